@@ -1,0 +1,116 @@
+"""What a search left behind in its run folder: summary, trials, learning curves and example crops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.figures import Curve
+from analysis.samples import read_json
+from data_io.errors import BadInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run: `summary` as in summary.json, `trials` one row per trial (empty where there are none)."""
+
+    folder: Path
+    facts: dict[str, Any]
+    summary: dict[str, Any]
+    trials: pd.DataFrame
+
+    @property
+    def synthetic(self) -> bool:
+        """Tell whether the images were made by a computer."""
+        return bool(self.facts.get("synthetic") or self.summary.get("dataset", {}).get("synthetic"))
+
+    @property
+    def targets(self) -> dict[str, dict[str, Any]]:
+        """What was found per target, best validation score of the objective first."""
+        found: dict[str, dict[str, Any]] = self.summary.get("targets", {})
+        winner = self.summary.get("winner", {}).get("target")
+        return dict(sorted(found.items(), key=lambda item: item[0] != winner))
+
+
+def read_record(run: Path) -> Record:
+    """Read a run folder; summary.json and trials.parquet may be missing (a run that only predicts).
+
+    Raises
+    ------
+    BadInput
+        When there is no run.json, or a file is damaged.
+    """
+    facts = read_json(run / "run.json")
+    summary = read_json(run / "summary.json") if (run / "summary.json").exists() else {}
+    table = run / "trials.parquet"
+    try:
+        trials = pd.read_parquet(table) if table.exists() else pd.DataFrame()
+    except (OSError, ValueError) as fault:
+        raise BadInput(f"{table}: cannot be read ({fault}); run the search again to rebuild it") from fault
+    return Record(run, facts, summary, trials)
+
+
+def trial_name(row: dict[str, Any]) -> str:
+    """Name a trial by what it is: "unet / resnet18 / dice"."""
+    return " / ".join(str(row[key]) for key in ("architecture", "encoder", "loss") if row.get(key) not in (None, ""))
+
+
+def curves(record: Record) -> list[Curve]:
+    """Read the learning curves of all trials that have one."""
+    chosen = {str(found.get("trial")) for found in record.targets.values()}
+    found = []
+    for row in record.trials.to_dict("records"):
+        path = record.folder / "trials" / str(row["trial"]) / "metrics.csv"
+        if not path.is_file():
+            continue
+        try:
+            table = pd.read_csv(path)
+        except ValueError:
+            continue
+        if len(table) and "epoch" in table:
+            found.append(
+                Curve(
+                    str(row["trial"]),
+                    trial_name(row),
+                    str(row["target"]),
+                    table,
+                    best=str(row["trial"]) in chosen,
+                    reference=bool(row.get("reference")),
+                    stopped=row.get("status") == "stopped",
+                )
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class Example:
+    """One crop as a network saw it: `(Y, X)` image, truth labels, foreground probability."""
+
+    row: dict[str, Any]
+    image: NDArray[np.float32]
+    truth: NDArray[np.int32]
+    foreground: NDArray[np.float32]
+
+
+def examples(record: Record) -> list[Example]:
+    """Read each trial's example crop that shows most cells; arrays only, never a pickle."""
+    found = []
+    for row in record.trials.to_dict("records"):
+        path = record.folder / "trials" / str(row["trial"]) / "examples.npz"
+        if not path.is_file():
+            continue
+        with np.load(path, allow_pickle=False) as arrays:
+            image, truth, foreground = (arrays[name] for name in ("image", "truth", "foreground"))
+        if not len(image):
+            continue
+        at = int(np.argmax([len(np.unique(crop)) for crop in truth]))
+        found.append(Example(row, np.squeeze(image[at]), np.squeeze(truth[at]), np.squeeze(foreground[at])))
+    return found

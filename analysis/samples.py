@@ -1,0 +1,378 @@
+"""The cells and label images of several methods on the same frames, read from a run folder or from loose files."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.matching import match
+from analysis.scores import Counts, frame_counts
+from data_io.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from analysis.matching import Labels
+    from postprocess.label_store import LabelStore
+
+TRUTH, CLASSICAL = "truth", "classical"
+"""The annotation, and the method without learning that every network is held against."""
+TRAITS = {
+    "area": "area_px2",
+    "perimeter": "perimeter_px",
+    "circularity": "circularity",
+    "solidity": "solidity",
+    "radius": "radius_px",
+    "shape_index": "shape_index",
+}
+"""Trait name to its column in a cells table."""
+INDEPENDENT = ("area", "perimeter", "circularity", "solidity")
+"""Radius follows area and the shape index follows circularity: they are shown, but never counted as further tests."""
+REACH = 0.5
+"""Without label images a cell is matched by its centroid, at most this many radii of the other cell away."""
+
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Methods on the same frames.
+
+    Attributes
+    ----------
+    cells
+        One row per cell of every method, as `tidy` returns them: field, frame, track, label, method, the columns of
+        `TRAITS` that are known, centroid_y_px, centroid_x_px, border, frame_id, track_id.
+    labels
+        Method to a function (field, frame) -> `(Y, X)` integer label image; empty where only tables are at hand.
+    frames
+        The (field, frame) compared, in order.
+    training_truth
+        True cells of the training frames, for the natural spread of a trait; None where not at hand.
+    warnings
+        What the data set says against itself.
+    """
+
+    cells: pd.DataFrame
+    methods: tuple[str, ...]
+    has_truth: bool
+    frames: tuple[Key, ...]
+    labels: Mapping[str, Callable[[str, int], Labels]] = field(default_factory=dict)
+    image: Callable[[str, int], NDArray[Any]] | None = None
+    training_truth: pd.DataFrame | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def matched_by(self) -> str:
+        """How cells are paired: by overlap where label images are at hand, else by centroid."""
+        named = [*self.methods, *([TRUTH] if self.has_truth else [])]
+        if all(name in self.labels for name in named):
+            return "IoU >= 0.5"
+        return f"nearest centroid, mutual, within {REACH:g} of the cell's radius (no label images)"
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """Traits every method was measured for."""
+        return tuple(trait for trait, column in TRAITS.items() if column in self.cells)
+
+    def of(self, method: str) -> pd.DataFrame:
+        """Cells of one method in the frames compared."""
+        return self._by_method.get(method, self.cells.iloc[:0])
+
+    @cached_property
+    def pairs(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """Keep the pairs found so far; ask `pair` for them."""
+        return {}
+
+    @cached_property
+    def _by_method(self) -> dict[str, pd.DataFrame]:
+        return {str(name): rows for name, rows in self.cells.groupby("method", sort=False)}
+
+
+def pair(study: Study, first: str, second: str) -> pd.DataFrame:
+    """Pair the cells of two methods one-to-one in every frame: columns field, frame, label_a, label_b."""
+    if (first, second) not in study.pairs:
+        by_overlap = first in study.labels and second in study.labels
+        found = _pair_by_overlap(study, first, second) if by_overlap else None
+        study.pairs[first, second] = _pair_by_centroid(study.of(first), study.of(second)) if found is None else found
+    return study.pairs[first, second]
+
+
+def counts(study: Study, method: str, frames: Sequence[Key] | None = None) -> list[Counts]:
+    """Count each frame of a method against the truth; needs label images of both."""
+    return [
+        frame_counts(study.labels[TRUTH](*key), study.labels[method](*key))
+        for key in (study.frames if frames is None else frames)
+    ]
+
+
+def _pair_by_overlap(study: Study, first: str, second: str) -> pd.DataFrame:
+    parts = []
+    for name, frame in study.frames:
+        found = match(study.labels[first](name, frame), study.labels[second](name, frame))
+        parts.append(pd.DataFrame({"field": name, "frame": frame, "label_a": found.truth, "label_b": found.pred}))
+    return pd.concat(parts, ignore_index=True) if parts else _no_pairs()
+
+
+def _pair_by_centroid(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    from scipy.spatial import KDTree
+
+    columns = ["centroid_y_px", "centroid_x_px"]
+    for name in (*columns, TRAITS["radius"]):
+        if name not in first or name not in second:
+            raise BadInput(f"cells table: no column {name}; cells cannot be paired without label images or centroids")
+    others = dict(iter(second.groupby(["field", "frame"], sort=False)))
+    parts = []
+    for key, a in first.groupby(["field", "frame"], sort=False):
+        b = others.get(key)
+        if b is None:
+            continue
+        at_a, at_b = a[columns].to_numpy(float), b[columns].to_numpy(float)
+        distance, to_b = KDTree(at_b).query(at_a)
+        to_a = KDTree(at_a).query(at_b)[1]
+        radius = np.minimum(a[TRAITS["radius"]].to_numpy(float), b[TRAITS["radius"]].to_numpy(float)[to_b])
+        good = (to_a[to_b] == np.arange(len(a))) & (distance <= REACH * radius)
+        labels = {"label_a": a["label"].to_numpy()[good], "label_b": b["label"].to_numpy()[to_b[good]]}
+        parts.append(pd.DataFrame({"field": key[0], "frame": key[1], **labels}))
+    return pd.concat(parts, ignore_index=True) if parts else _no_pairs()
+
+
+def _no_pairs() -> pd.DataFrame:
+    return pd.DataFrame({"field": [], "frame": [], "label_a": [], "label_b": []})
+
+
+# --- a run folder -------------------------------------------------------------------------------------------------
+
+
+def from_run(run: Path) -> Study:
+    """Read the methods of a run; compared are its test frames, or every frame where there is no truth.
+
+    A frame that a method has no cells for (it failed, or was not predicted) is left out for all, with a warning.
+
+    Raises
+    ------
+    BadInput
+        When it is not a run, or the post-processing stage has not written its files.
+    """
+    from data_io.store import FrameRef
+    from postprocess.export import open_dataset, read_facts
+    from postprocess.label_store import LabelStore
+
+    table = run / "cells.parquet"
+    facts, dataset = read_facts(run), open_dataset(run)
+    if not table.is_file():
+        raise BadInput(f"{table}: no such file; run `python -m postprocess.run {run}` first")
+    cells, store = tidy(pd.read_parquet(table)), LabelStore(run / "labels.zarr", dataset)
+    names = _methods(run, store.path, next(iter(dataset.fields.values())).slug)
+    searched = facts.get("kind") != "predict" and bool(dataset.splits.test)
+    wanted = dataset.frames("test" if searched else "all")
+    refs = [ref for ref in wanted if all(store.mark(name, ref) for name in names if searched or name != TRUTH)]
+    has_truth = TRUTH in names and bool(refs) and all(store.mark(TRUTH, ref) for ref in refs)
+    lost = len(wanted) - len(refs)
+    warned = [f"{lost} of {len(wanted)} frames were left out: not every method has cells there"] if lost else []
+    study = Study(
+        cells=cells,
+        methods=tuple(name for name in names if name != TRUTH and (has_truth or name != CLASSICAL)),
+        has_truth=has_truth,
+        frames=tuple((ref.field, ref.frame) for ref in refs),
+        labels={name: _remembering(_run_reader(store, name)) for name in names if has_truth or name != TRUTH},
+        image=lambda name, frame: dataset.image(FrameRef(name, frame)),
+        warnings=(*dataset.warnings, *dataset.splits.warnings, *warned),
+        training_truth=cells[(cells["method"] == TRUTH) & (cells["split"] == "train")] if has_truth else None,
+    )
+    return only(study, study.frames)
+
+
+def _methods(run: Path, labels: Path, slug: str) -> list[str]:
+    """List the methods of labels.zarr, also those that found no cell."""
+    import zarr
+
+    if not (labels / slug / "labels").is_dir():
+        raise BadInput(f"{labels}: no cells of {slug}; run `python -m postprocess.run {run}` first")
+    listed: Any = zarr.open_group(labels / slug / "labels", mode="r").attrs.asdict().get("ome", {})
+    return [str(name) for name in listed.get("labels", [])]
+
+
+def only(study: Study, frames: Sequence[Key]) -> Study:
+    """Restrict a study to some frames."""
+    index = pd.MultiIndex.from_frame(study.cells[["field", "frame"]])
+    wanted = pd.MultiIndex.from_tuples(list(frames), names=["field", "frame"])
+    return replace(study, cells=study.cells[index.isin(wanted)].reset_index(drop=True), frames=tuple(frames))
+
+
+def _run_reader(store: LabelStore, method: str) -> Callable[[str, int], Labels]:
+    from data_io.store import FrameRef
+
+    return lambda name, frame: np.asarray(store.read(method, FrameRef(name, frame)))
+
+
+def _remembering(read: Callable[[str, int], Labels]) -> Callable[[str, int], Labels]:
+    """Keep the last frames read, so that pairs, scores and pictures decode each once."""
+    return lru_cache(maxsize=64)(read)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or refuse in one line."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; is {path.parent} a run folder?") from None
+    except (ValueError, OSError) as fault:
+        raise BadInput(f"{path}: cannot be read ({fault}); restore it from a backup") from fault
+    if not isinstance(found, dict):
+        raise BadInput(f"{path}: not a JSON object; restore it from a backup")
+    return found
+
+
+# --- loose files --------------------------------------------------------------------------------------------------
+
+
+def from_paths(paths: Mapping[str, Path], truth: Path | None = None) -> Study:
+    """Read label images, stacks, folders of them, or cells tables (CSV, parquet), one per method.
+
+    Frames are numbered from 0 in the order of the stack, or of the sorted file names of a folder.
+
+    Raises
+    ------
+    BadInput
+        When a path cannot be read, frames do not fit together, or a table lacks the columns needed.
+    """
+    everything = {**paths, **({TRUTH: truth} if truth else {})}
+    stacks = {name: _read_stack(path) for name, path in everything.items() if not _is_table(path)}
+    _same_frames({name: everything[name] for name in stacks}, stacks)
+    tables = [_measure(name, stack) for name, stack in stacks.items()]
+    tables += [_read_table(path).assign(method=name) for name, path in everything.items() if _is_table(path)]
+    cells = tidy(pd.concat(tables, ignore_index=True))
+    frames = {(str(f), int(t)) for f, t in zip(cells["field"], cells["frame"], strict=True)}
+    frames |= {(_FIELD, t) for stack in stacks.values() for t in range(len(stack))}
+    return Study(
+        cells=cells,
+        methods=tuple(paths),
+        has_truth=truth is not None,
+        frames=tuple(sorted(frames)),
+        labels={name: _stack_reader(stack) for name, stack in stacks.items()},
+    )
+
+
+_FIELD = "1"
+_NEEDED = ("frame", "label")
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in {".csv", ".parquet"}
+
+
+def _read_stack(path: Path) -> list[Labels]:
+    from data_io.masks import read
+
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in {".tif", ".tiff", ".png"})
+        if not files:
+            raise BadInput(f"{path}: no .tif or .png label images; give a stack, a folder of them or a cells table")
+        return [frame for file in files for frame in read(file)]
+    return list(read(path))
+
+
+def _stack_reader(stack: list[Labels]) -> Callable[[str, int], Labels]:
+    return lambda _, frame: stack[frame]
+
+
+def _same_frames(paths: Mapping[str, Path], stacks: Mapping[str, list[Labels]]) -> None:
+    shapes = {name: [frame.shape for frame in stack] for name, stack in stacks.items()}
+    for name in shapes:
+        first = next(iter(shapes))
+        if shapes[name] != shapes[first]:
+            raise BadInput(
+                f"{paths[name]}: {_size(shapes[name])}, but {paths[first]} has {_size(shapes[first])}; "
+                "give label images of the same frames"
+            )
+
+
+def _size(shapes: list[tuple[int, ...]]) -> str:
+    return f"{len(shapes)} frames of {' x '.join(map(str, shapes[0]))} px" if shapes else "0 frames"
+
+
+def _measure(method: str, stack: list[Labels]) -> pd.DataFrame:
+    from postprocess.morphology import measure
+
+    parts = [measure(labels, None, None).assign(frame=t) for t, labels in enumerate(stack)]
+    return pd.concat(parts, ignore_index=True).assign(field=_FIELD, method=method)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path, low_memory=False)
+    except (OSError, ValueError) as fault:
+        raise BadInput(f"{path}: cannot be read as a table ({str(fault).splitlines()[0]}); export it again") from fault
+    if {"FRAME", "POSITION_X"} <= set(table.columns):
+        table = _trackmate(table)
+    missing = [name for name in _NEEDED if name not in table]
+    if missing or not set(TRAITS.values()) & set(table.columns):
+        raise BadInput(
+            f"{path}: a cells table needs {', '.join(_NEEDED)} and at least one of {', '.join(TRAITS.values())}; "
+            f"it has {', '.join(map(str, table.columns[:12]))}"
+        )
+    return table if "field" in table else table.assign(field=_FIELD)
+
+
+def _trackmate(table: pd.DataFrame) -> pd.DataFrame:
+    """Rename TrackMate's columns (lengths in px when its pixel size was 1) and drop its three further header rows."""
+    rows = table[pd.to_numeric(table["FRAME"], errors="coerce").notna()].reset_index(drop=True)
+    renamed = {
+        "FRAME": "frame",
+        "ID": "label",
+        "TRACK_ID": "track",
+        "POSITION_X": "centroid_x_px",
+        "POSITION_Y": "centroid_y_px",
+        "AREA": "area_px2",
+        "PERIMETER": "perimeter_px",
+        "CIRCULARITY": "circularity",
+        "SOLIDITY": "solidity",
+        "RADIUS": "radius_px",
+        "SHAPE_INDEX": "shape_index",
+    }
+    known = [name for name in renamed if name in rows]
+    return rows[known].apply(pd.to_numeric, errors="coerce").rename(columns=renamed)
+
+
+def tidy(cells: pd.DataFrame) -> pd.DataFrame:
+    """Give key columns their types; a missing track or border column means unknown and False.
+
+    Adds what errors are clustered by: `frame_id`, and `track_id` (of each method its own), -1 where unknown.
+    """
+    cells = cells.reset_index(drop=True)
+    if "track" not in cells:
+        cells["track"] = np.nan
+    if "border" not in cells:
+        cells["border"] = False
+    cells["field"] = cells["field"].astype(str)
+    cells["frame"] = cells["frame"].astype(int)
+    cells["border"] = cells["border"].fillna(False).astype(bool)
+    cells["frame_id"] = cells.groupby(["field", "frame"], sort=False).ngroup()
+    cells["track_id"] = cells.groupby(["method", "field", "track"], sort=False).ngroup()
+    return cells
+
+
+def parse_method(text: str) -> tuple[str, Path]:
+    """Split a command-line METHOD=PATH.
+
+    >>> parse_method("cellpose=masks.tif")
+    ('cellpose', PosixPath('masks.tif'))
+    """
+    name, _, path = text.partition("=")
+    if not path or not re.fullmatch(r"[\w .+-]{1,60}", name):
+        raise BadInput(f"{text!r}: not METHOD=PATH; write for example cellpose=masks.tif")
+    if name == TRUTH:
+        raise BadInput("method 'truth': the name is taken; give the ground truth with --truth PATH")
+    if not Path(path).exists():
+        raise BadInput(f"{path}: no such file or folder; check the path given for {name}")
+    return name, Path(path)

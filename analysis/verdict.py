@@ -1,0 +1,140 @@
+"""The first words of the report: what to use, how sure that is, and what limits it; never stronger than the test."""
+
+from __future__ import annotations
+
+from analysis import scores
+from analysis.record import trial_name
+from analysis.report import interval, number
+from analysis.results import LABEL, Results, cells_found, frames, objective_key
+from analysis.samples import CLASSICAL
+from analysis.statistics import FEWEST_CLUSTERS
+
+
+def verdict(results: Results) -> tuple[str, ...]:
+    """Say first what a biologist needs: which model, how good, how sure, which method for which trait."""
+    lines = _which_model(results) if results.winner else _how_many(results)
+    return (*lines, *_how_sure(results), *_which_for_trait(results))
+
+
+def _which_model(results: Results) -> list[str]:
+    name = str(results.winner)
+    found = results.summary["targets"].get(name, {})
+    objective = LABEL.get(objective_key(results), str(results.summary["winner"].get("objective", "")))
+    value = number(results.summary["winner"].get("value"))
+    lines = [f"Use {name} ({trial_name(found.get('configuration', {}))}): the best {objective} on validation, {value}."]
+    own = results.scored.get(name)
+    if own is None:
+        return lines
+    kept = frames(own["n_frames"])
+    lines.append(
+        f"On the {kept} kept aside for testing it found {cells_found(results, name)} of {own['n_truth']} annotated "
+        f"cells at IoU >= 0.5 and drew {own['n_pred']} in all: F1@0.5 {number(own['f1_50'])}, PQ "
+        f"{number(own['pq_50'])}, dataset IoU {number(own['dataset_iou'])}."
+    )
+    better = [m for m, s in results.scored.items() if m != name and s["pq_50"] > own["pq_50"]]
+    if better:
+        told = ", ".join(f"{m} (PQ {number(results.scored[m]['pq_50'])})" for m in better)
+        lines.append(
+            f"On the test frames {told} scored higher. The choice was made on validation frames and is not changed "
+            "by the test: that would make the test optimistic."
+        )
+    base = results.scored.get(CLASSICAL)
+    if base:
+        gap = own["dataset_iou"] - base["dataset_iou"]
+        word = "above" if gap >= 0 else "below"
+        lines.append(
+            f"Its dataset IoU is {number(abs(gap))} {word} that of the classical method without learning "
+            f"({number(base['dataset_iou'])})."
+        )
+    return lines
+
+
+def _how_many(results: Results) -> list[str]:
+    names = ", ".join(results.study.methods)
+    lines = [f"Compared on the same {frames(len(results.study.frames))}: {names}."]
+    if results.scored:
+        ranked = sorted(results.scored.items(), key=lambda item: -item[1]["pq_50"])
+        told = ", ".join(f"{name} {number(found['pq_50'])}" for name, found in ranked)
+        lines.append(f"PQ against the truth, from high to low: {told}.")
+    elif not results.study.has_truth:
+        lines.append("There is no annotation, so nothing here says which method is right: only where they differ.")
+    return lines
+
+
+def _how_sure(results: Results) -> list[str]:
+    if len(results.counted) < 2:
+        return []
+    ranked = sorted(results.counted, key=lambda m: -results.scored[m]["pq_50"])
+    first = results.winner if results.winner in results.counted else ranked[0]
+    rivals = [m for m in ranked if m not in (first, CLASSICAL)] or [m for m in ranked if m != first]
+    gap = scores.difference(results.counted[str(first)], results.counted[rivals[0]], "pq_50")
+    if gap.reason:
+        why = gap.reason[:1].upper() + gap.reason[1:]
+        return [f"How sure: cannot rank. {why}; the order of methods is a point estimate."]
+    clear = gap.low > 0 or gap.high < 0
+    told = f"PQ of {first} minus {rivals[0]} is {number(gap.mean)} (95 % interval {interval(gap.ci)}, by frame)"
+    if clear:
+        return [f"How sure: {told}. The interval excludes 0 for these frames; it says nothing about other samples."]
+    return [f"How sure: {told}. The interval includes 0: the two cannot be told apart here."]
+
+
+def _which_for_trait(results: Results) -> list[str]:
+    table = results.agreement
+    if table.empty or table["tfe"].isna().all():
+        return []
+    best = table.loc[table.groupby("trait", sort=False)["tfe"].idxmin().dropna().astype(int)]
+    winners = best.groupby("method", sort=False)["trait"].agg(lambda t: ", ".join(x.replace("_", " ") for x in t))
+    told = "; ".join(f"{method} for {traits}" for method, traits in winners.items())
+    return [f"Smallest error in what you measure (point estimates of the trait fidelity error, no ranking): {told}."]
+
+
+def warnings(results: Results) -> tuple[str, ...]:
+    """List what limits these numbers, most serious first."""
+    study, found = results.study, []
+    record = results.record
+    if record and record.synthetic:
+        found.append("Synthetic data: the images were made by a computer. Nothing here is a finding about real cells.")
+    told = [
+        *results.summary.get("dataset", {}).get("warnings", []),
+        *study.warnings,
+        *results.summary.get("warnings", []),
+    ]
+    found += [f"{str(w)[:1].upper()}{str(w)[1:]}" for w in told]
+    n, fields = len(study.frames), len({name for name, _ in study.frames})
+    if n < FEWEST_CLUSTERS:
+        found.append(
+            f"Only {frames(n)} compared: below {FEWEST_CLUSTERS} clusters results are descriptive only and methods "
+            "cannot be ranked."
+        )
+    if fields == 1:
+        found.append(
+            "All compared frames come from one field: intervals describe these cells and frames, not other fields, "
+            "wells or patients."
+        )
+    pretrained = {
+        name: target.get("configuration", {}).get("encoder_weights")
+        for name, target in (record.targets.items() if record else ())
+    }
+    if any(weights not in (None, "none", "") for weights in pretrained.values()):
+        found.append(
+            "Encoders carry different pretraining: the effect of an encoder and of its pretraining cannot be separated."
+        )
+    if study.has_truth and not study.labels:
+        found.append(f"No label images were given: cells were paired by {study.matched_by}.")
+    found += _disagreements(results)
+    return tuple(dict.fromkeys(found))
+
+
+def _disagreements(results: Results) -> list[str]:
+    """Compare the scores written by the search with those of the label images at hand."""
+    found = []
+    for name, target in results.summary.get("targets", {}).items():
+        told, seen = target.get("test") or {}, results.scored.get(name, {})
+        for key in ("dataset_iou", "pq_50"):
+            a, b = told.get(key), seen.get(key)
+            if a is not None and b is not None and abs(a - b) > 5e-4:
+                found.append(
+                    f"{name}: summary.json gives a test {LABEL[key]} of {number(a)}, the label images give "
+                    f"{number(b)}; the tables below use the label images."
+                )
+    return found

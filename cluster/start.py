@@ -1,0 +1,141 @@
+"""Ray for a search: a session of its own on this machine, or the cluster of the Ray job it was submitted to.
+
+No other cluster is ever joined: an address in the environment or one that ``ray start`` left on the machine may be
+stale or belong to someone else. Each is named in `RayInfo.notices`, which the command prints.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Trials share their data by memory maps; Ray's store carries only metrics, so it stays small and fits any /dev/shm.
+OBJECT_STORE_BYTES = 200 * 2**20
+ANSWER_SECONDS = 5.0
+
+ADDRESS = "RAY_ADDRESS"
+IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's job manager sets it for the command that was submitted
+
+
+@dataclass(frozen=True)
+class RayInfo:
+    """What a search has to work with.
+
+    Attributes
+    ----------
+    address
+        ``host:port`` of the session's control store.
+    cpus, gpus
+        Processors and GPUs of all its nodes together, as Ray counts them.
+    nodes
+        Living nodes.
+    joined
+        Whether it is the cluster of a Ray job, not a session of our own.
+    notices
+        Sentences for the user, such as which cluster was not joined.
+    """
+
+    address: str
+    cpus: float
+    gpus: float
+    nodes: int
+    joined: bool
+    notices: tuple[str, ...]
+
+
+def start_ray(cpus: int | None = None, gpus: int | None = None) -> RayInfo:
+    """Start Ray on this machine with `cpus` and `gpus` (None: all there are), or join the Ray job's own cluster.
+
+    A cluster that is joined has what it has; `cpus` and `gpus` are not used then. The caller ends it with
+    ``ray.shutdown()``. Raises ConnectionError when the job's cluster does not answer, and RuntimeError when this
+    process uses Ray already.
+    """
+    import ray
+
+    if ray.is_initialized():
+        raise RuntimeError("this process uses Ray already; call ray.shutdown() before another session")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    joined = belongs_to_job(os.environ)
+    notices = () if joined else foreign_clusters(os.environ, address_file())
+    if joined:
+        address = _join(os.environ[ADDRESS])
+    else:
+        os.environ.pop(ADDRESS, None)  # neither we nor our workers may find it later
+        address = _start(cpus, gpus)
+    resources = ray.cluster_resources()
+    nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+    return RayInfo(address, resources.get("CPU", 0.0), resources.get("GPU", 0.0), nodes, joined, notices)
+
+
+def belongs_to_job(environment: Mapping[str, str]) -> bool:
+    """Tell whether the command was submitted to a Ray cluster, which then is its own."""
+    return bool(environment.get(IN_A_JOB)) and bool(environment.get(ADDRESS))
+
+
+def foreign_clusters(environment: Mapping[str, str], file: Path) -> tuple[str, ...]:
+    """Return a sentence for each address lying about: the environment's and the one in ``ray start``'s file."""
+    sentences = []
+    if address := environment.get(ADDRESS):
+        sentences.append(
+            f"{ADDRESS} names the Ray cluster {address}; it is not joined, because this is no Ray job: "
+            "submit the command with `ray job submit` to use that cluster"
+        )
+    if address := _text(file):
+        state = "runs" if answers(address) else "does not answer (stale)"
+        sentences.append(f"{file} names the Ray cluster {address}, which {state}; it is not joined")
+    return tuple(sentences)
+
+
+def address_file() -> Path:
+    """Return the file in which ``ray start`` leaves the address of its cluster."""
+    return Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"  # noqa: S108 - Ray's own place
+
+
+def answers(address: str) -> bool:
+    """Tell whether something accepts a connection at ``host:port`` within seconds."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS):
+            return True
+    except (OSError, ValueError, OverflowError):
+        return False
+
+
+def _start(cpus: int | None, gpus: int | None) -> str:
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        num_gpus=gpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=OBJECT_STORE_BYTES,
+    )
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def _join(address: str) -> str:
+    import ray
+
+    if address != "auto" and not answers(address):
+        raise ConnectionError(
+            f"the Ray cluster {address} of this job does not answer; check `ray status`, then submit it again"
+        )
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

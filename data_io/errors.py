@@ -1,0 +1,49 @@
+"""Bad input in one line, and the exit codes every command of the project ends with."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DONE = 0
+BUG = 1
+REFUSED = 2
+NO_TRIAL = 3
+PARTIAL = 4
+REPORT_FAILED = 5
+PREEMPTED = 75
+INTERRUPTED = 130
+
+
+class BadInput(ValueError):
+    """What the user gave cannot be used.
+
+    The message is one line, "what: fault; remedy": the file or option, what is wrong with it, what to do about it.
+    """
+
+
+def entry_point(main: Callable[[list[str] | None], int]) -> NoReturn:
+    """Run a command and leave the process with its exit code.
+
+    Parameters
+    ----------
+    main
+        Takes the arguments (None: those of the command line) and returns an exit code. `BadInput` becomes one
+        `error:` line and exit 2, Ctrl-C exit 130, anything else a traceback and exit 1.
+    """
+    try:
+        code = main(None)
+    except BadInput as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        code = REFUSED
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        code = INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        code = BUG
+    sys.exit(code)

@@ -1,0 +1,106 @@
+"""Files and folders that exist whole or not at all, their hashes, and names that are safe on every file system."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import tempfile
+import unicodedata
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write `data` to `path` atomically: a temporary file in the same folder, fsync, rename."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as indented JSON, atomically; NaN and infinity are refused (ValueError): JSON has none."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+@contextmanager
+def building(out: Path) -> Iterator[Path]:
+    """Give a path beside `out` to build a folder at; it takes the name `out` on success and vanishes on failure.
+
+    What a killed process of this machine left behind is removed first.
+
+    Raises
+    ------
+    OSError
+        Something has taken the name meanwhile.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    mine = f".{out.name}.{slug(socket.gethostname())}."
+    for stale in out.parent.glob(f"{glob.escape(mine)}*.partial"):
+        if not _alive(int(stale.name.removeprefix(mine).removesuffix(".partial"))):
+            shutil.rmtree(stale, ignore_errors=True)
+    partial = out.parent / f"{mine}{os.getpid()}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def sha256(path: Path | str) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def slug(text: str) -> str:
+    """Return `text` as a safe file name: letters, digits, `.`, `_` and `-` only, at most 80 of them.
+
+    >>> slug("Well B1 / Bright Field")
+    'Well-B1-Bright-Field'
+
+    Accents are dropped; a text with letters that have no ASCII form gets a short hash instead of them. Two texts may
+    still share a slug; that is the caller's error to raise.
+    """
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")[:80]
+    if plain.isascii() and name:
+        return name
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".lstrip("-")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as fault:
+        return not isinstance(fault, ProcessLookupError)  # not permitted: it lives, and is someone else's
+    return True
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

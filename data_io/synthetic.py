@@ -1,0 +1,190 @@
+"""Make synthetic CLL brightfield movies with exact labels and track ids, for want of a public set.
+
+    python -m data_io.synthetic movies --fields 3 --frames 8 --size 384x384 --preset paper --seed 0
+
+Everything made here is marked synthetic, and says so wherever it appears.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_io.brightfield import PSF, contrast, draw, dust, grains, illumination, photograph, specks
+from data_io.errors import DONE, BadInput, entry_point
+from data_io.files import building, write_json
+from data_io.population import populate
+from data_io.readers import MARKER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+DRIFT, WALK = 0.06, 0.12
+"""Stage drift in px per frame, and the SD of its random walk."""
+FOCUS_MEMORY = 10.0
+"""Frames over which the focus wanders back."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What makes a movie easy or hard."""
+
+    density: float
+    """Cells per px."""
+    clustering: float
+    """Probability that a cell touches another from the start."""
+    focus: float
+    """SD of the frame's focus, 1 being the way from in focus to no contrast."""
+    cell_focus: float
+    """SD of a cell's own focus around it."""
+    texture: float
+    """SD of the contrast inside a cell."""
+    debris: float
+    """Floating specks per px."""
+    dust: float
+    """Grains on the camera per px."""
+
+
+PRESETS = {
+    "easy": Preset(1.4e-4, 0.20, 0.04, 0.03, 0.015, 5e-6, 2e-6),
+    "paper": Preset(2.35e-4, 0.45, 0.12, 0.23, 0.020, 3e-5, 8e-6),
+    "hard": Preset(3.4e-4, 0.65, 0.30, 0.35, 0.025, 5e-5, 1e-5),
+}
+"""The focus SDs of `paper` are set so that local-SD Otsu, fill, erode reaches a dataset IoU of about 0.8 on it."""
+
+
+@dataclass(frozen=True)
+class Movie:
+    """One field over time."""
+
+    images: NDArray[np.uint16]
+    """`(T, Y, X)` grey values."""
+    labels: NDArray[np.int32]
+    """`(T, Y, X)`, 0 background; a cell keeps its positive value over time."""
+    preset: str
+    seed: int | Sequence[int]
+
+
+def movie(seed: int | Sequence[int], frames: int, size: tuple[int, int], preset: str = "paper") -> Movie:
+    """Return a movie of `frames` frames of `size` (Y, X) px; a pure function of its arguments.
+
+    Raises
+    ------
+    BadInput
+        Unknown preset, no frames, or a frame too small to hold cells.
+    """
+    _check(frames, size, preset)
+    rng = np.random.default_rng(seed)
+    look = PRESETS[preset]
+    area = size[0] * size[1]
+    cells = populate(rng, size, look.density, look.clustering)
+    n = len(cells.radius)
+    grain, own_focus = grains(rng, n), rng.normal(0, look.cell_focus, n)
+    lamp, still = illumination(rng, size), dust(rng, size, rng.poisson(look.dust * area))
+    floating = rng.uniform(0, size, (rng.poisson(look.debris * area), 2))
+    widths, depths = rng.uniform(0.8, 1.8, len(floating)), rng.choice([-1, 1], len(floating)) * 0.06
+    drift = rng.uniform(-np.pi, np.pi)
+    stage, focus, keep = np.zeros(2), 0.0, np.exp(-1 / FOCUS_MEMORY)
+    images, labels = np.empty((frames, *size), np.uint16), np.empty((frames, *size), np.int32)
+    for t in range(frames):
+        scene = draw(cells.outlines(), cells.position + stage, grain, size)
+        in_focus = np.clip(1 + focus + own_focus, -1.3, 1.3)
+        picture = contrast(scene, cells.radius, in_focus, look.texture) + still
+        picture += specks(floating + stage, widths, depths, size)
+        images[t] = photograph(rng, picture, lamp, float(np.hypot(PSF, 0.9 * focus)))
+        labels[t] = scene.labels
+        cells.move(rng)
+        floating = (floating + rng.normal(0, 1.0, floating.shape)) % size
+        stage = stage + DRIFT * np.array([np.sin(drift), np.cos(drift)]) + rng.normal(0, WALK, 2)
+        focus = keep * focus + float(np.sqrt(1 - keep**2)) * rng.normal(0, look.focus)
+    return Movie(images, labels, preset, seed)
+
+
+def write(
+    out: Path | str,
+    *,
+    fields: int = 3,
+    frames: int = 8,
+    size: tuple[int, int] = (384, 384),
+    preset: str = "paper",
+    seed: int = 0,
+) -> Path:
+    """Write movies as `out`/field_1/frames/t000.tif and masks/t000.tif; the folder appears when it is complete.
+
+    Raises
+    ------
+    BadInput
+        Bad arguments, or `out` holds something else than just these movies.
+    """
+    import tifffile
+
+    out = Path(out)
+    _check(frames, size, preset)
+    if fields < 1:
+        raise BadInput(f"--fields {fields}: no movie; give 1 or more (3 or more are split by field)")
+    facts = {"synthetic": True, "tracked": True, "fields": fields, "frames": frames, "size": list(size)}
+    facts |= {"preset": preset, "seed": seed}
+    if out.exists():
+        _check_same(out, facts)
+        return out
+    with building(out) as partial:
+        for k in range(fields):
+            made = movie([seed, k], frames, size, preset)
+            for name, stack in (("frames", made.images), ("masks", made.labels.astype(np.uint16))):
+                folder = partial / f"field_{k + 1}" / name
+                folder.mkdir(parents=True)
+                for t, frame in enumerate(stack):
+                    tifffile.imwrite(folder / f"t{t:03d}.tif", frame, compression="zlib")
+        write_json(partial / MARKER, facts)
+    return out
+
+
+def _check(frames: int, size: tuple[int, int], preset: str) -> None:
+    if preset not in PRESETS:
+        raise BadInput(f"--preset {preset}: unknown; choose from {', '.join(PRESETS)}")
+    if frames < 1 or min(size) < 64:
+        raise BadInput(f"--frames {frames} --size {size[0]}x{size[1]}: too small; at least 1 frame of 64x64 px")
+
+
+def _check_same(out: Path, facts: dict[str, Any]) -> None:
+    marker = out / MARKER
+    if not marker.is_file() or json.loads(marker.read_text()) != facts:
+        raise BadInput(f"{out}: exists and is not these movies; choose another name or remove it")
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Read 904x1224 as (Y, X)."""
+    y, x = text.lower().split("x")
+    return int(y), int(x)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    text = "Make synthetic CLL brightfield movies (labelled synthetic everywhere) with exact masks and track ids."
+    example = "example: python -m data_io.synthetic movies --fields 3 --frames 8 --size 384x384 --preset paper --seed 0"
+    parser = argparse.ArgumentParser("python -m data_io.synthetic", description=text, epilog=example)
+    parser.add_argument("out", type=Path, help="folder to make")
+    parser.add_argument("--fields", type=int, default=3, help="independent movies (default: 3)")
+    parser.add_argument("--frames", type=int, default=8, help="frames per movie (default: 8)")
+    parser.add_argument("--size", type=_size, default=(384, 384), metavar="YxX", help="px (default: 384x384)")
+    parser.add_argument("--preset", default="paper", help=f"{', '.join(PRESETS)} (default: paper)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same movies (default: 0)")
+    given = parser.parse_args(argv)
+    finished = given.out.exists()
+    out = write(
+        given.out, fields=given.fields, frames=given.frames, size=given.size, preset=given.preset, seed=given.seed
+    )
+    done = "already there, nothing to do" if finished else "made (synthetic)"
+    print(f"{out}: {given.fields} movies of {given.frames} frames {done}")
+    return DONE
+
+
+if __name__ == "__main__":
+    entry_point(main)

@@ -1,0 +1,373 @@
+"""Cells, measures and tracks of every method of a run: the CPU stage, no torch needed.
+
+    python -m postprocess.run RUN
+
+reads RUN/run.json and RUN/predictions.zarr and writes
+
+    RUN/labels.zarr                   the cells of every method over the image, OME-Zarr 0.5 (napari)
+    RUN/labels/<method>.tif           the same as a TIFF stack (Fiji); RUN/labels/frames.csv lists its pages
+    RUN/cells.parquet, RUN/cells.csv  one row per cell and method
+    RUN/cells/                        measures per frame, so that a rerun does only what is missing
+
+Beside the methods of predictions.zarr it treats the annotation ("truth") and a baseline without learning
+("classical"), where there is annotation. A frame that fails is listed and the others are done: exit code 4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_io.errors import DONE, PARTIAL, BadInput, entry_point
+from data_io.files import write_bytes, write_json
+from postprocess import export, methods
+from postprocess.label_store import LabelStore
+from postprocess.predictions import PredictionStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from data_io.store import Dataset, FrameRef
+
+VERSION = 1
+"""Raised when decoding or measuring changes, so that old results are computed again."""
+TRUTH, CLASSICAL = "truth", "classical"
+SCHEDULERS = ("auto", "sync", "threads")
+KEYS = ("image", "patient", "well", "field", "condition", "split", "frame", "time_s", "track", "label", "method")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One frame of one method; the key changes with everything its result depends on."""
+
+    method: str
+    ref: FrameRef
+    key: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A frame that could not be done, and why."""
+
+    method: str
+    field: str
+    frame: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run of the stage did."""
+
+    frames: int
+    """Frames times methods there are to do."""
+    computed: int
+    """How many of them were computed now; the others were there."""
+    failed: tuple[Failure, ...]
+    cells: Path
+    """The cells table, parquet."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where everything lies."""
+
+    run: Path
+    dataset: Dataset
+    predictions: PredictionStore | None
+    labels: LabelStore
+
+    def part(self, job: Job) -> Path:
+        """Return the file of a frame's measures."""
+        slug = self.dataset.fields[job.ref.field].slug
+        return self.run / "cells" / job.method / f"{slug}_{job.ref.frame:05d}.parquet"
+
+
+def run(run_dir: Path | str, scheduler: str = "auto", progress: Callable[[int, int], None] | None = None) -> Result:
+    """Do what is missing of the stage; see the top of this file.
+
+    Parameters
+    ----------
+    run_dir
+        A folder with run.json.
+    scheduler
+        "sync", "threads", or "auto": threads where there is more than one core.
+    progress
+        Called with (frames done, frames to do).
+
+    Raises
+    ------
+    BadInput
+        No run, no data set, unknown scheduler, decode parameters that do not fit their target.
+    """
+    if scheduler not in SCHEDULERS:
+        raise BadInput(f"scheduler {scheduler!r}: unknown; choose from {', '.join(SCHEDULERS)}")
+    stage = open_stage(Path(run_dir))
+    jobs = plan(stage)
+    if not jobs:
+        raise BadInput(f"{run_dir}: no predictions and no annotation; run `python -m search.predict` first")
+    stage.labels.prepare(list(dict.fromkeys(job.method for job in jobs)))
+    missing = [job for job in jobs if not is_done(stage, job)]
+    failed = compute(stage, missing, scheduler, progress)
+    finish(stage, jobs, failed)
+    return Result(len(jobs), len(missing), tuple(failed), stage.run / "cells.parquet")
+
+
+def open_stage(run_dir: Path) -> Stage:
+    """Open what the stage reads."""
+    dataset = export.open_dataset(run_dir)
+    path = run_dir / "predictions.zarr"
+    predictions = PredictionStore.open(path) if path.exists() else None
+    return Stage(run_dir, dataset, predictions, LabelStore(run_dir / "labels.zarr", dataset))
+
+
+def plan(stage: Stage) -> list[Job]:
+    """List the frames of every method: predicted ones, then truth and baseline on annotated ones."""
+    jobs = []
+    for method in stage.predictions.methods() if stage.predictions else []:
+        assert stage.predictions is not None  # noqa: S101 - for the type checker
+        if method in (TRUTH, CLASSICAL):
+            raise BadInput(f"{stage.predictions.path}: {method!r} is a reserved name; predict under another one")
+        facts = stage.predictions.attrs(method)
+        if not facts.get("decode"):
+            raise BadInput(f"{stage.predictions.path}: {method} has no decode parameters; fit them first")
+        methods.params_from(facts["target"], facts["decode"])
+        for ref in stage.predictions.frames(method):
+            source = [facts["target"], facts["decode"], stage.predictions.mark(method, ref), stage.dataset.content_hash]
+            jobs.append(Job(method, ref, key_of(source)))
+    annotated = [ref for ref in stage.dataset.frames("all") if stage.dataset.split_of(ref) != "unannotated"]
+    for method in (TRUTH, CLASSICAL):
+        key = key_of([method, stage.dataset.content_hash])
+        jobs += [Job(method, ref, key) for ref in annotated]
+    return jobs
+
+
+def key_of(source: list[Any]) -> str:
+    """Return a hash of what a result depends on."""
+    return hashlib.sha256(json.dumps([VERSION, source], sort_keys=True).encode()).hexdigest()
+
+
+def is_done(stage: Stage, job: Job) -> bool:
+    """Say whether a frame's cells and measures are there and belong to each other and to the job."""
+    facts = _part_facts(stage.part(job))
+    return facts.get("key") == job.key and facts.get("labels") == stage.labels.mark(job.method, job.ref)
+
+
+def compute(
+    stage: Stage, jobs: Sequence[Job], scheduler: str, progress: Callable[[int, int], None] | None
+) -> list[Failure]:
+    """Do the jobs as Dask tasks, a few at a time so that memory stays flat; return those that failed."""
+    if not jobs:
+        return []
+    from dask.base import compute as dask_compute
+    from dask.delayed import delayed
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    chosen = ("threads" if cores > 1 else "sync") if scheduler == "auto" else scheduler
+    for method in dict.fromkeys(job.method for job in jobs):
+        (stage.run / "cells" / method).mkdir(parents=True, exist_ok=True)
+    images = list(dict.fromkeys(job.ref for job in jobs))
+    failed, step = [], 4 * cores
+    work = [partial(_try_image, stage, ref) for ref in images] + [partial(_try, stage, job) for job in jobs]
+    tasks = [delayed(task, pure=False)() for task in work]
+    for start in range(0, len(tasks), step):
+        done = dask_compute(*tasks[start : start + step], scheduler=chosen)  # type: ignore[no-untyped-call]
+        failed += [fault for fault in done if fault]
+        if progress is not None:
+            progress(max(min(start + step - len(images), len(jobs)), 0), len(jobs))
+    return failed
+
+
+def do(stage: Stage, job: Job) -> None:
+    """Find the cells of a frame, measure them, store both."""
+    cells = find_cells(stage, job)
+    mark = stage.labels.write(job.method, job.ref, cells)
+    _write_part(stage.part(job), measured(stage, job, cells), {"key": job.key, "labels": mark})
+
+
+def find_cells(stage: Stage, job: Job) -> NDArray[np.int32]:
+    """Return the cells of a frame, ``(Y, X)`` int32."""
+    from postprocess import classical
+
+    if job.method == TRUTH:
+        return stage.dataset.labels(job.ref)
+    if job.method == CLASSICAL:
+        return classical.segment(stage.dataset.normalised(job.ref))
+    assert stage.predictions is not None  # noqa: S101 - for the type checker
+    facts = stage.predictions.attrs(job.method)
+    return methods.decode(facts["target"], stage.predictions.read(job.method, job.ref), facts["decode"])
+
+
+def measured(stage: Stage, job: Job, cells: NDArray[np.int32]) -> pd.DataFrame:
+    """Return the measures of a frame's cells with its keys in front; tracks follow once all frames are there."""
+    from postprocess.morphology import measure
+
+    field = stage.dataset.fields[job.ref.field]
+    table = measure(cells, stage.dataset.image(job.ref), field.pixel_size_um)
+    interval = field.frame_interval_s
+    keys = {
+        "image": field.sources[job.ref.frame],
+        "patient": field.groups.get("patient"),
+        "well": field.groups.get("well"),
+        "field": field.name,
+        "condition": field.groups.get("condition"),
+        "split": stage.dataset.split_of(job.ref),
+        "frame": job.ref.frame,
+        "time_s": job.ref.frame * interval if interval else float("nan"),
+        "track": 0,
+        "method": job.method,
+    }
+    table = table.assign(**keys)
+    for name in ("image", "patient", "well", "field", "condition", "split", "method", "reason"):
+        table[name] = table[name].astype("string")
+    return table[[*KEYS, *(name for name in table.columns if name not in KEYS)]]
+
+
+def finish(stage: Stage, jobs: Sequence[Job], failed: Sequence[Failure]) -> None:
+    """Put the frames together: tracks, tables, stacks; nothing is written again that is already up to date."""
+    bad = {(fault.method, fault.field, fault.frame) for fault in failed}
+    good = [job for job in jobs if (job.method, job.ref.field, job.ref.frame) not in bad]
+    good = [job for job in good if is_done(stage, job)]
+    summary = stage.run / "cells" / "frames.json"
+    state = {"jobs": key_of([[job.method, job.ref.field, job.ref.frame, job.key] for job in good])}
+    if _is_written(stage, summary, state, good):
+        return
+    summary.unlink(missing_ok=True)
+    write_cells(stage, good)
+    write_stacks(stage, good)
+    write_json(summary, state)
+
+
+def write_cells(stage: Stage, jobs: Sequence[Job]) -> None:
+    """Write cells.parquet and cells.csv of the frames done."""
+    import pandas as pd
+
+    tables = []
+    for method, field in dict.fromkeys((job.method, job.ref.field) for job in jobs):
+        own = sorted(
+            (job for job in jobs if (job.method, job.ref.field) == (method, field)), key=lambda job: job.ref.frame
+        )
+        tracks = tracks_of(stage, method, field, [job.ref for job in own])
+        for job in own:
+            table = pd.read_parquet(stage.part(job))
+            track = tracks[job.ref.frame]
+            tables.append(table.assign(track=[track[label] for label in table["label"]]))
+    if tables:
+        export.write_table(stage.run / "cells", pd.concat(tables, ignore_index=True).astype({"track": "int64"}))
+
+
+def tracks_of(stage: Stage, method: str, field: str, refs: Sequence[FrameRef]) -> dict[int, dict[int, int]]:
+    """Return frame -> label -> track: the label itself where annotators kept it over time, else linked by overlap."""
+    from postprocess.morphology import compact
+    from postprocess.track import link
+
+    frames = ((ref.frame, stage.labels.read(method, ref)) for ref in refs)
+    if method == TRUTH and stage.dataset.fields[field].tracked:
+        return {frame: {int(label): int(label) for label in compact(labels)[0]} for frame, labels in frames}
+    return link(frames)
+
+
+def write_stacks(stage: Stage, jobs: Sequence[Job]) -> None:
+    """Write one TIFF stack per method and the list of pages."""
+    import pandas as pd
+
+    folder = stage.run / "labels"
+    folder.mkdir(exist_ok=True)
+    pages = []
+    for method in dict.fromkeys(job.method for job in jobs):
+        refs = [job.ref for job in jobs if job.method == method]
+        highest = max(int(stage.labels.read(method, ref).max(initial=0)) for ref in refs)
+        export.write_stack(folder / f"{method}.tif", refs, partial(stage.labels.read, method), stage.dataset, highest)
+        for page, ref in enumerate(refs):
+            field = stage.dataset.fields[ref.field]
+            place = (f"{method}.tif", page, ref.field, ref.frame, field.sources[ref.frame], stage.dataset.split_of(ref))
+            pages.append((*place, *field.shape))
+    columns = ["file", "page", "field", "frame", "image", "split", "height_px", "width_px"]
+    export.write_csv(folder / "frames.csv", pd.DataFrame(pages, columns=columns))
+
+
+def _try(stage: Stage, job: Job) -> Failure | None:
+    try:
+        do(stage, job)
+    except Exception as fault:  # one bad frame must not cost the others: it is listed, exit code 4
+        stage.part(job).unlink(missing_ok=True)
+        return Failure(job.method, job.ref.field, job.ref.frame, f"{type(fault).__name__}: {fault}")
+    return None
+
+
+def _try_image(stage: Stage, ref: FrameRef) -> Failure | None:
+    try:
+        stage.labels.copy_image(ref)
+    except Exception as fault:  # as above
+        return Failure("image", ref.field, ref.frame, f"{type(fault).__name__}: {fault}")
+    return None
+
+
+def _write_part(path: Path, table: pd.DataFrame, facts: dict[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    packed, arrow = io.BytesIO(), pa.Table.from_pandas(table, preserve_index=False)
+    pq.write_table(arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"job": json.dumps(facts)}), packed)
+    write_bytes(path, packed.getvalue())
+
+
+def _part_facts(path: Path) -> dict[str, Any]:
+    """Return the job a part was written for; none where there is no readable part."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        facts: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {}).get(b"job", b"{}"))
+    except (OSError, ValueError, pa.ArrowInvalid):
+        return {}
+    return facts
+
+
+def _is_written(stage: Stage, summary: Path, state: dict[str, Any], jobs: Sequence[Job]) -> bool:
+    outputs = [stage.run / "cells.parquet", stage.run / "cells.csv", stage.run / "labels" / "frames.csv"]
+    outputs += [stage.run / "labels" / f"{method}.tif" for method in {job.method for job in jobs}]
+    if not summary.is_file() or not all(path.is_file() for path in outputs):
+        return False
+    try:
+        return bool(json.loads(summary.read_text()) == state)
+    except ValueError:
+        return False
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m postprocess.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a folder written by search.run or search.predict")
+    parser.add_argument("--scheduler", choices=SCHEDULERS, default="auto", help="how frames are spread")
+    options = parser.parse_args(argv)
+    result = run(options.run, options.scheduler, _print_progress)
+    kept = result.frames - result.computed
+    print(f"{result.frames} frames of all methods: {result.computed} computed, {kept} were there")
+    for fault in result.failed:
+        print(f"failed: {fault.method}, {fault.field} frame {fault.frame}: {fault.reason}", file=sys.stderr)
+    print(f"cells: {result.cells}")
+    return PARTIAL if result.failed else DONE
+
+
+def _print_progress(done: int, total: int) -> None:
+    start, end = ("\r", "" if done < total else "\n") if sys.stderr.isatty() else ("", "\n")
+    print(f"{start}post-processing {done}/{total}", end=end, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    entry_point(main)

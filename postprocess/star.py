@@ -1,0 +1,170 @@
+"""Cells as star-convex polygons: StarDist's geometry and non-maximum suppression, without its network.
+
+Schmidt et al. 2018, "Cell Detection with Star-convex Polygons". The compiled parts come from the stardist package,
+imported when first used because that takes seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_io.errors import BadInput
+from postprocess.prediction import Prediction, fraction, quantise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+CHANNELS = ("probability",)
+N_RAYS = RAYS = 32
+STRIDE = 2
+"""Samples are taken at every second pixel: StarDist's grid (2, 2)."""
+
+GRID: dict[str, tuple[Any, ...]] = {
+    "nms": (0.3, 0.4, 0.5),
+    "probability": (0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1),
+}
+"""Values tried on validation frames."""
+LOWEST_PROBABILITY: float = min(GRID["probability"])
+"""Distances need not be stored where the probability is at or below this."""
+SQUARE, UNLEARNED_SQUARE = 2, 6
+"""Sides, in samples, of the squares of which only the likeliest candidate competes (trained, not yet trained)."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """How probabilities and distances become cells."""
+
+    probability: float = 0.5
+    """A candidate has object probability > this."""
+    nms: float = 0.4
+    """A candidate is dropped if a likelier one covers more than this part of the smaller of the two."""
+
+
+def encode(labels: NDArray[np.integer]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return StarDist's targets of ``(Y, X)`` instance labels at grid (2, 2).
+
+    Returns
+    -------
+    probability
+        ``(Y', X')`` float32, distance to the outline divided by its maximum in the cell, 0 background.
+    distance
+        ``(32, Y', X')`` float32, pixels to the outline; ray k points to (row, column) = (sin, cos)(2 pi k / 32).
+    """
+    from stardist.geometry import star_dist
+    from stardist.utils import edt_prob
+
+    names, cells = np.unique(labels, return_inverse=True)
+    offset = 0 if names[0] == 0 else 1
+    if len(names) + offset > np.iinfo(np.uint16).max:
+        raise BadInput(f"star: {len(names)} cells in one image, at most 65534 are possible; cut it into blocks")
+    cells = (cells.reshape(labels.shape) + offset).astype(np.uint16)
+    framed = np.pad(cells, 1) if offset and len(names) == 1 else cells
+    probability = edt_prob(framed).astype(np.float32)
+    if framed is not cells:
+        probability = probability[1:-1, 1:-1]
+    distance = star_dist(cells, n_rays=N_RAYS, grid=(STRIDE, STRIDE))
+    return (
+        np.ascontiguousarray(probability[::STRIDE, ::STRIDE]),
+        np.ascontiguousarray(np.moveaxis(distance, -1, 0), dtype=np.float32),
+    )
+
+
+def perfect(labels: NDArray[np.integer]) -> Prediction:
+    """Return the prediction of a network without error, for ceilings."""
+    probability, distance = encode(labels)
+    return Prediction(
+        quantise(probability)[None], distance.astype(np.float16), STRIDE, (labels.shape[0], labels.shape[1])
+    )
+
+
+def decode(prediction: Prediction, params: Params) -> NDArray[np.int32]:
+    """Return ``(Y, X)`` int32 cells, 0 background; where polygons overlap the likelier one is on top."""
+    return draw(suppress(candidates(prediction, params.probability), params.nms), params.probability, prediction.shape)
+
+
+def sweep(prediction: Prediction) -> Iterator[tuple[Params, NDArray[np.int32]]]:
+    """Yield every point of ``GRID`` with its cells.
+
+    Suppression goes from likely to unlikely, so the survivors at a higher threshold are those of the lowest one that
+    pass it: one suppression serves all probabilities, and each threshold only adds cells below those drawn before.
+    """
+    lowest = candidates(prediction, LOWEST_PROBABILITY)
+    for nms in GRID["nms"]:
+        survivors = suppress(lowest, nms)
+        cells, above = np.zeros(prediction.shape, np.int32), np.inf
+        for probability in GRID["probability"]:
+            added = draw(survivors[survivors.probability <= np.float32(above)], probability, prediction.shape)
+            below = (cells == 0) & (added > 0)
+            cells = np.where(below, added + cells.max(), cells).astype(np.int32)
+            yield Params(probability, nms), cells
+            above = probability
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """Star-convex polygons, likeliest first: points ``(N, 2)`` pixels, probability ``(N,)``, distance ``(N, 32)``."""
+
+    points: NDArray[np.int32]
+    probability: NDArray[np.float32]
+    distance: NDArray[np.float32]
+
+    def __getitem__(self, chosen: NDArray[Any]) -> Polygons:
+        """Return the polygons at the chosen places."""
+        return Polygons(self.points[chosen], self.probability[chosen], self.distance[chosen])
+
+
+def candidates(prediction: Prediction, threshold: float) -> Polygons:
+    """Return the samples above the threshold, likeliest first, ties in scan order.
+
+    Of each small square of samples only the likeliest competes, and no ray is longer than the frame, so that decoding
+    returns in seconds whatever an untrained network says.
+    """
+    if prediction.distance is None:
+        raise BadInput("star: the prediction has no ray distances; it was written by a model of another target")
+    probability = fraction(prediction.probability[0])
+    rows, columns = np.nonzero(probability > np.float32(threshold))
+    likely_first = np.argsort(-probability[rows, columns], kind="stable")
+    rows, columns = rows[likely_first], columns[likely_first]
+    side = SQUARE if has_learned(probability) else UNLEARNED_SQUARE
+    square = rows // side * probability.shape[1] + columns // side
+    winners = np.sort(np.unique(square, return_index=True)[1])
+    rows, columns = rows[winners], columns[winners]
+    distance = prediction.distance[:, rows, columns].T.astype(np.float32)
+    distance = np.clip(np.nan_to_num(distance, nan=0.0), 0.5, max(prediction.shape))
+    points = np.stack([rows, columns], axis=1).astype(np.int32) * np.int32(prediction.grid)
+    return Polygons(points, probability[rows, columns], distance)
+
+
+def has_learned(probability: NDArray[np.float32]) -> bool:
+    """Return whether the map has peaks: a trained one falls from each centre and is mostly below half its maximum."""
+    return bool(np.mean(probability > probability.max(initial=0) / 2) < 0.4)
+
+
+def suppress(polygons: Polygons, nms: float) -> Polygons:
+    """Return the polygons that no likelier one covers by more than ``nms`` of the smaller area."""
+    from stardist.nms import non_maximum_suppression_inds
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    if len(polygons.points) == 0:
+        return polygons
+    with threadpool_limits(1):  # its OpenMP loop is so short that on busy cores the threads only wait: 10 times slower
+        kept = non_maximum_suppression_inds(
+            polygons.distance, polygons.points, scores=polygons.probability, thresh=nms, verbose=0
+        )
+    return polygons[kept]
+
+
+def draw(polygons: Polygons, threshold: float, shape: tuple[int, int]) -> NDArray[np.int32]:
+    """Return the polygons above the threshold drawn into ``(Y, X)`` int32, unlikely ones first."""
+    from stardist.geometry import polygons_to_label
+
+    chosen = polygons[polygons.probability > np.float32(threshold)]
+    if len(chosen.points) == 0:
+        return np.zeros(shape, np.int32)
+    cells: NDArray[np.int32] = polygons_to_label(chosen.distance, chosen.points, shape=shape, prob=chosen.probability)
+    return cells.astype(np.int32)

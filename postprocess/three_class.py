@@ -1,0 +1,142 @@
+"""Cells from background, core and boundary: cores first, then grown back level by level (science.md section 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage as ndi
+
+from postprocess.prediction import FULL, Prediction
+from postprocess.sizes import drop_small
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+CHANNELS = ("background", "core", "boundary")
+RAYS = 0
+STRIDE = 1
+BACKGROUND, CORE, BOUNDARY = 0, 1, 2
+
+GRID: dict[str, tuple[Any, ...]] = {
+    "core_bias": (0.0, -0.6, -0.4, -0.2, 0.2),
+    "min_core": (1, 5, 15, 30),
+    "min_area": (0, 20, 50),
+}
+"""Values tried on validation frames; the first of each is plain argmax with every core and cell kept."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """How class probabilities become cells."""
+
+    core_bias: float = 0.0
+    """Added to the core probability before argmax: negative asks for wider boundaries and so separates more."""
+    min_core: int = 1
+    """Cores of fewer pixels count as boundary."""
+    min_blob: int = 15
+    """A boundary blob that touches no core becomes a cell from this many pixels on."""
+    min_area: int = 0
+    """Cells of fewer pixels are dropped."""
+    paper_gap: bool = False
+    """The study's variant: the gap is in the target and cores are not grown back."""
+
+
+def encode(labels: NDArray[np.integer], *, paper_gap: bool = False) -> NDArray[np.uint8]:
+    """Return ``(Y, X)`` uint8 classes of ``(Y, X)`` instance labels: 0 background, 1 core, 2 inner boundary.
+
+    With ``paper_gap`` touching cells are first parted by one background pixel, then each is outlined.
+    """
+    from skimage.segmentation import find_boundaries
+
+    cells = part(labels) if paper_gap else labels
+    classes = (cells > 0).astype(np.uint8)
+    classes[find_boundaries(cells, mode="inner", connectivity=1)] = BOUNDARY
+    return classes
+
+
+def part(labels: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Return the labels with a one-pixel gap between touching cells, taken from the cell with the larger id."""
+    padded = np.pad(labels, 1)
+    centre = padded[1:-1, 1:-1]
+    gap = np.zeros(labels.shape, bool)
+    for neighbour in (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]):
+        gap |= (neighbour > 0) & (neighbour < centre)
+    return np.where(gap, 0, labels)
+
+
+def perfect(labels: NDArray[np.integer], *, paper_gap: bool = False) -> Prediction:
+    """Return the prediction of a network without error, for ceilings."""
+    classes = encode(labels, paper_gap=paper_gap)
+    one_hot = (classes[None] == np.arange(len(CHANNELS))[:, None, None]).astype(np.uint8) * np.uint8(FULL)
+    return Prediction(one_hot, None, STRIDE, (labels.shape[0], labels.shape[1]))
+
+
+def decode(prediction: Prediction, params: Params) -> NDArray[np.int32]:
+    """Return ``(Y, X)`` int32 cells, 0 background."""
+    classes = argmax(prediction, params.core_bias)
+    if params.paper_gap:
+        return drop_small(ndi.label(classes != BACKGROUND)[0].astype(np.int32), params.min_area)
+    return drop_small(cells_of(classes, params.min_core, params.min_blob), params.min_area)
+
+
+def sweep(prediction: Prediction) -> Iterator[tuple[Params, NDArray[np.int32]]]:
+    """Yield every point of ``GRID`` with its cells; each growth is computed once."""
+    for core_bias in GRID["core_bias"]:
+        classes = argmax(prediction, core_bias)
+        for min_core in GRID["min_core"]:
+            cells = cells_of(classes, min_core, Params.min_blob)
+            for min_area in GRID["min_area"]:
+                yield Params(core_bias, min_core, min_area=min_area), drop_small(cells, min_area)
+
+
+def argmax(prediction: Prediction, core_bias: float) -> NDArray[np.uint8]:
+    """Return the likeliest class per pixel, ``(Y, X)`` uint8; ties go to the lower class.
+
+    The bias moves pixels between core and boundary only: whether a pixel is background is decided without it.
+    """
+    background, core, boundary = prediction.probability.astype(np.int16)
+    classes = np.where(core + round(core_bias * FULL) >= boundary, CORE, BOUNDARY).astype(np.uint8)
+    classes[background >= np.maximum(core, boundary)] = BACKGROUND
+    return classes
+
+
+def cells_of(classes: NDArray[np.uint8], min_core: int, min_blob: int) -> NDArray[np.int32]:
+    """Return the cells of a class image: cores, grown into the boundary, then boundary blobs without a core."""
+    cores = drop_small(ndi.label(classes == CORE)[0].astype(np.int32), min_core)
+    cells = grow(cores, (classes != BACKGROUND) & (cores == 0))
+    blobs = drop_small(ndi.label((classes != BACKGROUND) & (cells == 0))[0].astype(np.int32), min_blob)
+    return np.where(blobs > 0, blobs + cells.max(initial=0), cells).astype(np.int32)
+
+
+def grow(cores: NDArray[np.int32], free: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Grow cores into the free pixels, one 4-connected level at a time; a tie goes to the larger core id.
+
+    A level looks only one pixel far, so a block with a halo of as many pixels as levels gives the undivided result.
+
+    Parameters
+    ----------
+    cores
+        ``(Y, X)`` int32 labels, 0 elsewhere.
+    free
+        ``(Y, X)`` bool, the pixels that may be taken.
+
+    Returns
+    -------
+    ``(Y, X)`` int32, the cores and what they reached.
+    """
+    padded = np.pad(cores, 1)
+    grown = padded.ravel()
+    width = padded.shape[1]
+    waiting = np.flatnonzero(np.pad(free, 1))
+    while waiting.size:
+        up_down = np.maximum(grown[waiting - width], grown[waiting + width])
+        reached = np.maximum(up_down, np.maximum(grown[waiting - 1], grown[waiting + 1]))
+        if not reached.any():
+            break
+        grown[waiting] = reached
+        waiting = waiting[reached == 0]
+    return padded[1:-1, 1:-1].copy()

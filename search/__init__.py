@@ -1,0 +1,1 @@
+"""Search: configuration, space, models, losses, trials, scheduling, selection and prediction."""

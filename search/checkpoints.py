@@ -1,0 +1,52 @@
+"""Checkpoints of a trial: complete or not there at all.
+
+A checkpoint is a folder ``epoch_000012`` with Lightning's ``state.ckpt`` and a ``manifest.json`` of sizes and SHA-256 that is
+written last; a folder without it, or whose files differ from it, is never used. A trial keeps its best and its newest one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from data_io import files
+
+STATE = "state.ckpt"
+MANIFEST = "manifest.json"
+
+
+def seal(folder: Path, epoch: int, value: float) -> None:
+    """Write the manifest of a checkpoint whose files are complete; `value` is its rung metric."""
+    parts = {p.name: {"bytes": p.stat().st_size, "sha256": files.sha256(p)} for p in sorted(folder.iterdir()) if p.name != MANIFEST}
+    files.write_json(folder / MANIFEST, {"epoch": epoch, "value": value, "files": parts})
+
+
+def manifest(folder: Path) -> dict[str, object] | None:
+    """Return the manifest of a complete checkpoint, None for a partial, cut or changed one."""
+    try:
+        facts = json.loads((folder / MANIFEST).read_text())
+        intact = all(
+            (folder / name).stat().st_size == part["bytes"] and files.sha256(folder / name) == part["sha256"]
+            for name, part in facts["files"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return facts if intact and STATE in facts["files"] else None
+
+
+def folder_of(root: Path, epoch: int) -> Path:
+    """Folder of the checkpoint of `epoch` (1 is the first)."""
+    return root / f"epoch_{epoch:06d}"
+
+
+def newest(root: Path) -> Path | None:
+    """Newest complete checkpoint under `root`."""
+    return next((folder for folder in sorted(root.glob("epoch_*"), reverse=True) if manifest(folder)), None)
+
+
+def prune(root: Path, keep: set[int]) -> None:
+    """Delete every checkpoint whose epoch is not in `keep`."""
+    for folder in root.glob("epoch_*"):
+        if int(folder.name.removeprefix("epoch_")) not in keep:
+            shutil.rmtree(folder)

@@ -1,0 +1,216 @@
+"""Networks of the search: the study's eight architectures on any smp or timm encoder, and StarDist's own light U-Net.
+
+Every network maps ``(N, C, Y, X)`` float32 images to ``(N, K, Y / grid, X / grid)`` raw scores (logits, ray lengths in pixels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from data_io.errors import BadInput
+
+ARCHITECTURES: dict[str, str] = {
+    "unet": "Unet",
+    "unetplusplus": "UnetPlusPlus",
+    "manet": "MAnet",
+    "linknet": "Linknet",
+    "fpn": "FPN",
+    "deeplabv3": "DeepLabV3",
+    "deeplabv3plus": "DeepLabV3Plus",
+    "pan": "PAN",
+}
+"""Our name of an architecture and its class in segmentation-models-pytorch."""
+
+N_RAYS = 32
+OUTPUTS: dict[str, int] = {"two_class": 1, "three_class": 3, "star": 1 + N_RAYS}
+"""Output channels per target: foreground; background, core, boundary; object probability and ray lengths."""
+GRID: dict[str, int] = {"two_class": 1, "three_class": 1, "star": 2}
+"""Pixels per output sample and axis: StarDist predicts every second pixel."""
+DIVISOR = 32
+"""Image sides are padded to a multiple of this many pixels, the deepest encoder stride."""
+
+_DECODER = (256, 128, 64, 32, 16)
+
+
+def _widths(depth: int, width: float) -> tuple[int, ...]:
+    """Decoder channels from the deepest of `depth` levels up, `width` times the smp defaults, at least 8."""
+    return tuple(max(8, round(channels * width)) for channels in _DECODER[-depth:])
+
+
+def _options(architecture: str, depth: int, width: float, output_stride: int | None) -> dict[str, Any]:
+    """Keyword arguments that give this architecture its depth, decoder width and output stride."""
+    options: dict[str, Any] = {"encoder_depth": depth}
+    if architecture in {"unet", "unetplusplus", "manet"}:
+        options["decoder_channels"] = _widths(depth, width)
+    if architecture == "fpn":
+        options |= {
+            "decoder_pyramid_channels": max(32, round(256 * width)),
+            "decoder_segmentation_channels": max(32, round(128 * width)),
+        }
+    if architecture in {"deeplabv3", "deeplabv3plus"}:
+        options["decoder_channels"] = max(32, round(256 * width))
+    if output_stride is not None:
+        options["encoder_output_stride"] = output_stride
+    return options
+
+
+class Network(nn.Module):
+    """A segmentation network with one output channel per quantity of its target.
+
+    `forward` takes ``(N, C, Y, X)`` float32 with sides divisible by 32 and returns ``(N, K, Y / grid, X / grid)``.
+    """
+
+    def __init__(self, body: nn.Module, target: str, stride: int) -> None:
+        super().__init__()
+        self.body = body
+        self.target = target
+        self.stride = stride
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Raw scores of `images`, one sample per grid point."""
+        scores: torch.Tensor = self.body(images)
+        if self.stride > 1:
+            scores = scores[..., :: self.stride, :: self.stride]
+        return scores
+
+
+class StarDistUNet(nn.Module):
+    """The light U-Net of StarDist's ``Config2D``: grid (2, 2), three levels, 32 base filters, 128 features after it.
+
+    Source: Schmidt et al. 2018 and the defaults of stardist's ``Config2D`` and csbdeep's ``unet_block``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, base: int = 32, depth: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_pair(in_channels, base, base), nn.MaxPool2d(2))
+        self.down = nn.ModuleList()
+        channels = base
+        for level in range(depth):
+            self.down.append(_pair(channels, base * 2**level, base * 2**level))
+            channels = base * 2**level
+        self.middle = _pair(channels, base * 2**depth, base * 2 ** (depth - 1))
+        self.up = nn.ModuleList(
+            _pair(2 * base * 2**level, base * 2**level, base * 2 ** max(0, level - 1)) for level in reversed(range(depth))
+        )
+        self.features = nn.Sequential(nn.Conv2d(base, 128, 3, padding=1), nn.ReLU(inplace=True))
+        self.head = nn.Conv2d(128, out_channels, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Scores ``(N, 1 + rays, Y / 2, X / 2)``."""
+        x = self.stem(images)
+        skips = []
+        for block in self.down:
+            x = block(x)
+            skips.append(x)
+            x = nn.functional.max_pool2d(x, 2)
+        x = self.middle(x)
+        for block, skip in zip(self.up, reversed(skips), strict=True):
+            x = block(torch.cat([nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
+        scores: torch.Tensor = self.head(self.features(x))
+        return scores
+
+
+def _pair(inputs: int, middle: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, middle, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(middle, outputs, 3, padding=1),
+        nn.ReLU(inplace=True),
+    )
+
+
+def build(
+    architecture: str,
+    encoder: str,
+    target: str,
+    in_channels: int = 1,
+    *,
+    weights: str | None = None,
+    depth: int = 5,
+    width: float = 1.0,
+    output_stride: int | None = None,
+) -> Network:
+    """Network of `architecture` on `encoder` for `target`, randomly initialised unless `weights` names a pretraining.
+
+    Parameters
+    ----------
+    architecture
+        A key of `ARCHITECTURES`, or ``stardist_unet`` (StarDist's Config2D; `encoder` is ignored, target must be star).
+    encoder
+        Any encoder name of segmentation-models-pytorch, ``tu-`` names of timm included.
+    depth, width
+        Encoder levels used (3 to 5) and the factor on the decoder's default channels.
+    output_stride
+        Dilated encoder stride for PAN and the DeepLabs; None is the library's default.
+
+    Raises
+    ------
+    BadInput
+        For an unknown architecture, encoder, target or pretraining; the message lists the nearest names.
+    """
+    if target not in OUTPUTS:
+        raise BadInput(f"target {target!r}: unknown; choose one of {', '.join(OUTPUTS)}")
+    classes = OUTPUTS[target]
+    if architecture == "stardist_unet":
+        if target != "star":
+            raise BadInput(f"stardist_unet: only for the target star, not {target}; choose another architecture")
+        return Network(StarDistUNet(in_channels, classes), target, stride=1)
+    if architecture not in ARCHITECTURES:
+        raise BadInput(f"architecture {architecture!r}: unknown; choose one of {', '.join(ARCHITECTURES)}")
+    import segmentation_models_pytorch as smp
+
+    constructor: Callable[..., nn.Module] = getattr(smp, ARCHITECTURES[architecture])
+    body = constructor(
+        encoder_name=encoder,
+        encoder_weights=weights,
+        in_channels=in_channels,
+        classes=classes,
+        **_options(architecture, depth, width, output_stride),
+    )
+    if target == "star":
+        _start_rays(body)
+    return Network(body, target, stride=GRID[target])
+
+
+def _start_rays(body: nn.Module, length: float = 8.0) -> None:
+    """Start the ray lengths at a plausible radius (px), so that the first epochs are not spent growing from zero."""
+    head = body.segmentation_head[0]  # type: ignore[index]
+    with torch.no_grad():
+        head.bias[1:] = length  # type: ignore[index]
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+@cache
+def parameters_on_meta(
+    architecture: str, encoder: str, target: str, in_channels: int, depth: int, width: float, output_stride: int | None
+) -> int:
+    """`parameter_count` of a network that is described but never made."""
+    with torch.device("meta"):
+        return parameter_count(
+            build(architecture, encoder, target, in_channels, depth=depth, width=width, output_stride=output_stride)
+        )
+
+
+def device() -> str:
+    """Where networks run: the GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def known_encoders() -> list[str]:
+    """Encoder names of segmentation-models-pytorch; ``tu-`` plus any timm model name works as well."""
+    import segmentation_models_pytorch as smp
+
+    return sorted(smp.encoders.get_encoder_names())

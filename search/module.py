@@ -1,0 +1,69 @@
+"""The thin Lightning module: network, loss, optimiser and the validation counts of an epoch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+
+from search import targets
+
+if TYPE_CHECKING:
+    from search.losses import Loss
+    from search.models import Network
+    from search.space import TrialConfig
+
+WARM_UP = 0.1
+"""Share of the steps over which the one-cycle learning rate rises."""
+
+
+class SegmentationModule(pl.LightningModule):
+    """One network in training.
+
+    Batches are (images ``(N, C, S, S)`` float32, target of `targets.encode`, labels ``(N, S, S)`` int32 or None).
+    """
+
+    def __init__(self, network: Network, loss: Loss, trial: TrialConfig, steps_per_epoch: int) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.trial = trial
+        self.steps_per_epoch = steps_per_epoch
+        self.train_losses: list[torch.Tensor] = []
+        self.val_losses: list[float] = []
+        self.overlap = targets.Overlap()
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor, Any]) -> torch.Tensor:
+        """Loss of one batch."""
+        images, target, _ = batch
+        loss = self.loss(self.network(_channels_last(images)), target)
+        self.train_losses.append(loss.detach())
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the counts of an epoch."""
+        self.val_losses, self.overlap = [], targets.Overlap()
+
+    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+        """Count one batch of validation crops."""
+        images, target, labels = batch
+        scores = self.network(_channels_last(images)).float()
+        self.val_losses.append(float(self.loss(scores, target)))
+        targets.count(self.trial.target, scores, labels.cpu().numpy(), self.overlap)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, with a one-cycle or constant learning rate per step."""
+        trial = self.trial
+        optimiser = torch.optim.AdamW(self.parameters(), lr=trial.learning_rate, weight_decay=trial.weight_decay)
+        if trial.train.schedule == "constant":
+            return optimiser
+        total = trial.epochs * self.steps_per_epoch
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, max_lr=trial.learning_rate, total_steps=total + 1, pct_start=WARM_UP
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _channels_last(images: torch.Tensor) -> torch.Tensor:
+    return images.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,145 @@
+"""The command line of ``python -m search.run``: every option becomes an override of the configuration."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_io.errors import BadInput
+from search.config import TRAITS, Config, dump, load, schema
+from search.presets import PRESETS
+
+CONFIG_OF_A_RUN = "config.yaml"
+
+DESCRIPTION = """\
+From annotated microscope frames to the segmentation model that measures your cells best, and a report that says why:
+data -> Zarr -> search (Ray Tune) -> best model per target -> predictions -> instances -> cells table -> report.
+Without --data it makes synthetic movies of cells and searches them.
+"""
+
+EXAMPLES = """\
+examples:
+  python -m search.run                                       synthetic movies, minutes on two CPU cores
+  python -m search.run --data movie --out results            movie/frames/*.tif and movie/masks/*.tif
+  python -m search.run --data movie --preset search          the whole feasible grid with early stopping
+  python -m search.run --data movie --minutes 30 --objective trait:area
+  python -m search.run --data movie train.crop=256 'space.targets=[three_class, star]'
+  python -m search.run --data movie --config my.yaml --dry-run    what would run, nothing is started
+  python -m search.run --print-config > my.yaml              every setting with its meaning
+  python -m search.run --resume results                      go on where it was stopped
+
+exit codes: 0 done, 1 unexpected error, 2 bad input, 3 no usable trial, 4 finished with failed items,
+5 report failed (numbers saved), 75 pre-empted and resumable, 130 interrupted and resumable
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for.
+
+    Attributes
+    ----------
+    preset, file, overrides
+        The three layers of the configuration; options such as --data are among the overrides.
+    out
+        Folder of a new run; None takes a numbered one.
+    resume
+        Folder of the run to go on with.
+    dry_run, print_config, print_schema
+        Say what would be done, show the configuration, show its JSON schema; nothing is run.
+    """
+
+    preset: str | None = None
+    file: Path | None = None
+    overrides: tuple[str, ...] = ()
+    out: Path | None = None
+    resume: Path | None = None
+    dry_run: bool = False
+    print_config: bool = False
+    print_schema: bool = False
+
+    def config(self) -> Config:
+        """Return the configuration: of the run to resume, else of preset and file, the overrides over it."""
+        if self.resume is None:
+            return load(self.preset, self.file, list(self.overrides))
+        file = self.resume / CONFIG_OF_A_RUN
+        if not file.is_file():
+            raise BadInput(f"{self.resume}: no run to resume ({CONFIG_OF_A_RUN} is missing); give the folder of a run")
+        return load(None, file, list(self.overrides))
+
+    def printed(self) -> str | None:
+        """Return what --print-config or --print-schema show, None when neither was asked for."""
+        if self.print_schema:
+            return json.dumps(schema(), indent=2) + "\n"
+        return dump(self.config()) if self.print_config else None
+
+
+def parse(arguments: list[str] | None = None) -> Options:
+    """Return the options of a command line (None: the process's own); a wrong one ends with exit code 2."""
+    parser = build_parser()
+    given = parser.parse_intermixed_args(arguments)
+    if given.resume and (given.preset or given.config or given.data or given.out):
+        parser.error("--resume goes on with the run's own configuration; drop --preset, --config, --data and --out")
+    return Options(
+        preset=given.preset,
+        file=given.config,
+        overrides=(*_overrides(given), *given.overrides),
+        out=given.out,
+        resume=given.resume,
+        dry_run=given.dry_run,
+        print_config=given.print_config,
+        print_schema=given.print_schema,
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m search.run",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    presets = "|".join(PRESETS)
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings, such as train.max_epochs=10")
+    where = parser.add_argument_group("input and output")
+    where.add_argument(
+        "--data", metavar="PATH", help="folder of frames and masks or a dataset.zarr (default: synthetic)"
+    )
+    where.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: a new numbered one)")
+    where.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run")
+    what = parser.add_argument_group("configuration")
+    what.add_argument("--preset", metavar=presets, help="where the settings start from (default: demo)")
+    what.add_argument("--config", type=Path, metavar="FILE.yaml", help="settings over the preset")
+    what.add_argument("--minutes", metavar="N", help="wall-clock limit of the search in minutes")
+    what.add_argument(
+        "--objective", metavar="pq|iou|trait:NAME", help=f"what the winner is best at ({', '.join(TRAITS)})"
+    )
+    what.add_argument("--wandb", metavar="offline|online|disabled", help="Weights & Biases (default: offline)")
+    what.add_argument(
+        "--wandb-images", action="store_true", help="let example images be logged; they may show patients"
+    )
+    show = parser.add_argument_group("look before you run")
+    show.add_argument("--dry-run", action="store_true", help="show the trials, the infeasible cells and the cost")
+    show.add_argument("--print-config", action="store_true", help="show the resolved configuration as YAML")
+    show.add_argument("--print-schema", action="store_true", help="show the JSON schema of the configuration")
+    return parser
+
+
+def _overrides(given: argparse.Namespace) -> list[str]:
+    """Return the overrides that the options stand for; texts are quoted so that a folder named 1e3 stays a name."""
+    overrides = []
+    if given.data is not None:
+        overrides.append(f"data.path={json.dumps(given.data, ensure_ascii=False)}")
+    if given.minutes is not None:
+        overrides.append(f"budget.minutes={given.minutes}")
+    if given.objective is not None:
+        overrides.append(f"objective={json.dumps(given.objective)}")
+    if given.wandb is not None:
+        overrides.append(f"tracking.wandb={json.dumps(given.wandb)}")
+    if given.wandb_images:
+        overrides.append("tracking.images=true")
+    return overrides

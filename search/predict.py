@@ -1,0 +1,190 @@
+"""Apply the chosen models to frames: the GPU stage that writes predictions.zarr.
+
+    python -m search.predict RUN                            what is missing of the run's own held-out frames
+    python -m search.predict RUN --images FOLDER --out DIR  frames without annotation, on to instances and the cells table
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_io import errors, files
+from data_io.errors import BadInput
+from data_io.normalise import frame_limits, normalise
+from data_io.provenance import provenance
+from postprocess.predictions import PredictionStore
+from search import handover, inference, models
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from data_io.store import Dataset, FrameRef
+
+RUN_FACTS = "run.json"
+PREDICTIONS = "predictions.zarr"
+Progress = Callable[[str], None]
+
+
+def model_folders(run_dir: Path) -> dict[str, Path]:
+    """Model folders of a run by target; BadInput where the search has not chosen any."""
+    found = {folder.name: folder for folder in sorted((run_dir / "best").glob("*")) if (folder / handover.FACTS).is_file()}
+    if not found:
+        raise BadInput(f"{run_dir}: no chosen model under best/; finish the search first: python -m search.run --resume {run_dir}")
+    return {target: found[target] for target in models.OUTPUTS if target in found}
+
+
+def predict(
+    run_dir: Path, out: Path, dataset: Dataset, refs: Sequence[FrameRef], *, rule_of_model: bool, say: Progress = print
+) -> int:
+    """Write the predictions that are missing of every chosen model of `run_dir` on `refs` to ``out/predictions.zarr``.
+
+    Parameters
+    ----------
+    run_dir
+        The run whose models are applied.
+    out
+        Folder with (or for) predictions.zarr.
+    dataset, refs
+        The frames.
+    rule_of_model
+        True normalises by the rule stored with the model (new images), False as the data set itself does.
+    say
+        Called with a line per target.
+
+    Returns
+    -------
+    int
+        Number of frames predicted.
+    """
+    store = PredictionStore.open_or_create(out / PREDICTIONS)
+    done = 0
+    for target, folder in model_folders(run_dir).items():
+        facts = handover.read_facts(folder)
+        register(store, target, facts, dataset)
+        missing = [ref for ref in refs if not store.has(target, ref)]
+        if not missing:
+            continue
+        network, facts = handover.load(folder, models.device())
+        _check_channels(folder, facts, dataset)
+        say(f"{target}: predicting {len(missing)} frames with {facts['architecture']} on {facts['encoder'] or 'its own encoder'}")
+        for ref in missing:
+            image = _by_rule(dataset, ref, facts["normalisation"]) if rule_of_model else dataset.normalised(ref)
+            store.write(target, ref, inference.predict(network, image))
+        done += len(missing)
+    return done
+
+
+def register(store: PredictionStore, target: str, facts: dict[str, Any], dataset: Dataset) -> None:
+    """Make room for a model's predictions; those of another model are thrown away."""
+    store.add_method(
+        target,
+        target,
+        models.GRID[target],
+        3 if target == "three_class" else 1,
+        models.N_RAYS if target == "star" else 0,
+        dataset.fields.values(),
+        {"decode": facts["decode"], "model_sha256": facts["sha256"], "trial": facts["trial"]},
+    )
+
+
+def _by_rule(dataset: Dataset, ref: FrameRef, rule: dict[str, Any]) -> NDArray[np.float32]:
+    image = dataset.image(ref)
+    return normalise(image, frame_limits(image, rule))
+
+
+def _check_channels(folder: Path, facts: dict[str, Any], dataset: Dataset) -> None:
+    for field in dataset.fields.values():
+        if len(field.channels) != facts["in_channels"]:
+            raise BadInput(
+                f"{field.name}: {len(field.channels)} channels, but the model in {folder} was trained on "
+                f"{facts['in_channels']}; give images with the same channels"
+            )
+
+
+def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = print) -> int:
+    """Convert a folder of frames, predict it with every chosen model, and go on to instances and the cells table.
+
+    Returns an exit code: 4 when frames failed in post-processing.
+    """
+    from data_io.convert import convert
+    from postprocess.run import run as postprocess
+
+    model_folders(run_dir)
+    known = json.loads((run_dir / RUN_FACTS).read_text()) if (run_dir / RUN_FACTS).is_file() else {}
+    pixel = next(iter(handover.read_facts(folder)["pixel_size_um"] for folder in model_folders(run_dir).values()))
+    made = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        dataset = convert(images, out / "dataset.zarr", annotations=False, pixel_size_um=pixel)
+    except BadInput:
+        if made and not any(out.iterdir()):
+            out.rmdir()
+        raise
+    for warning in dataset.warnings:
+        say(f"note: {warning}")
+    facts = {
+        "kind": "predict",
+        "dataset": str(dataset.path.resolve()),
+        "synthetic": dataset.synthetic,
+        "models": str(run_dir.resolve()),
+        "trained_on_synthetic": bool(known.get("synthetic", False)),
+        "provenance": provenance(),
+    }
+    files.write_json(out / RUN_FACTS, facts)
+    refs = dataset.frames("all")
+    count = predict(run_dir, out, dataset, refs, rule_of_model=True, say=say)
+    say(f"{count} predictions written, {len(refs)} frames")
+    result = postprocess(out)
+    say(f"cells table: {out / 'cells.parquet'} and cells.csv; label images: {out / 'labels'}")
+    return errors.PARTIAL if result.failed else errors.DONE
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m search.predict",
+        description="Apply the best model of each target of a finished run.",
+        epilog="examples:\n  python -m search.predict results --images new_movie --out measured\n  python -m search.predict results",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished search")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="frames without annotation")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (needed with --images)")
+    given = parser.parse_args(arguments)
+    if not given.run.is_dir():
+        raise BadInput(f"{given.run}: no such folder; give the folder of a finished search")
+    if given.images is not None:
+        if given.out is None:
+            parser.error("--images needs --out DIR")
+        return predict_images(given.run, given.images, given.out)
+    if given.out is not None:
+        parser.error("--out goes with --images")
+    dataset = dataset_of(given.run)
+    count = predict(given.run, given.run, dataset, held_out(dataset), rule_of_model=False)
+    print(f"{count} predictions written" if count else "nothing to do: every frame is predicted")
+    return errors.DONE
+
+
+def dataset_of(run_dir: Path) -> Dataset:
+    """Open the data set a run was made on."""
+    from data_io.store import Dataset
+
+    if not (run_dir / RUN_FACTS).is_file():
+        raise BadInput(f"{run_dir}: no run ({RUN_FACTS} is missing); give the folder of a search")
+    path = Path(json.loads((run_dir / RUN_FACTS).read_text())["dataset"])
+    return Dataset.open(path if path.is_absolute() else run_dir / path)
+
+
+def held_out(dataset: Dataset) -> list[FrameRef]:
+    """Frames a run predicts: validation, test and those without annotation; training frames would flatter the model."""
+    return [*dataset.frames("val"), *dataset.frames("test"), *dataset.frames("unannotated")]
+
+
+if __name__ == "__main__":
+    sys.exit(errors.entry_point(main))

@@ -1,0 +1,137 @@
+"""What the user sees while trials run: a live table on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from search.space import TrialConfig
+from search.trial import Row
+
+LOG_EVERY = 15.0
+"""Seconds between two plain lines about running trials."""
+
+
+@dataclass
+class _Seen:
+    """One trial as the display knows it."""
+
+    trial: TrialConfig
+    row: Row | None = None
+    best: float = float("-inf")
+    status: str = "waiting"
+    reason: str = ""
+    changed: float = field(default_factory=time.monotonic)
+
+
+class Display:
+    """A watcher that shows the search; use it as a context manager.
+
+    Parameters
+    ----------
+    trials
+        All trials of the plan, settled ones included.
+    settled
+        Status of the trials that earlier sittings ended.
+    minutes
+        The wall-clock budget, None without one.
+    stream
+        Where to write; a live table only if it is a terminal.
+    """
+
+    def __init__(
+        self, trials: tuple[TrialConfig, ...], settled: dict[str, str], minutes: float | None, stream: TextIO | None = None
+    ) -> None:
+        self.console = Console(file=stream or sys.stdout, highlight=False)
+        self.seen = {trial.id: _Seen(trial, status=settled.get(trial.id, "waiting")) for trial in trials}
+        self.minutes = minutes
+        self.began = time.monotonic()
+        self.spoken = 0.0
+        self.live = Live(console=self.console, auto_refresh=False, transient=True) if self.console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        """Show the empty table."""
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Leave one last line."""
+        if self.live:
+            self.live.stop()
+        self.console.print(self._headline(), soft_wrap=True)
+
+    def started(self, trial: TrialConfig) -> None:
+        """See `search.scheduler.Watcher`."""
+        self.seen[trial.id].status = "waiting"
+
+    def epoch(self, trial: TrialConfig, row: Row) -> None:
+        """See `search.scheduler.Watcher`."""
+        seen = self.seen[trial.id]
+        seen.row, seen.status, seen.changed = row, "running", time.monotonic()
+        seen.best = max(seen.best, row["rung_metric"] if row["rung_metric"] is not None else seen.best)
+        if not self.live and time.monotonic() - self.spoken > LOG_EVERY:
+            self.spoken = time.monotonic()
+            self.console.print(f"{self._headline()} | {self._line(seen)}", soft_wrap=True)
+        self._refresh()
+
+    def ended(self, trial: TrialConfig, status: str, reason: str) -> None:
+        """See `search.scheduler.Watcher`."""
+        seen = self.seen[trial.id]
+        seen.status, seen.reason = status, reason
+        if not self.live:
+            self.console.print(f"{self._clock()} {status}: {self._line(seen)}{f' ({reason})' if reason else ''}", soft_wrap=True)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if self.live:
+            self.live.update(Group(Text(self._headline()), self._table()), refresh=True)
+
+    def _clock(self) -> str:
+        minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
+        return f"{minutes:2d}:{seconds:02d}"
+
+    def _headline(self) -> str:
+        counts = {status: sum(s.status == status for s in self.seen.values()) for status in ("completed", "stopped", "running")}
+        lost = sum(s.status in {"failed", "diverged"} for s in self.seen.values())
+        waiting = sum(s.status == "waiting" for s in self.seen.values())
+        limit = f" of {self.minutes:g} min" if self.minutes else ""
+        return (
+            f"{self._clock()}{limit}  {counts['completed']} completed, {counts['stopped']} stopped early, "
+            f"{counts['running']} running, {waiting} waiting, {lost} failed of {len(self.seen)} trials"
+        )
+
+    def _line(self, seen: _Seen) -> str:
+        if seen.row is None:
+            return seen.trial.id
+        return (
+            f"{seen.trial.id} epoch {seen.row['epoch']}/{seen.trial.epochs} "
+            f"loss {seen.row['train_loss']:.3f} val IoU {seen.row['val_dataset_iou']:.4f}"
+        )
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for name in ("target", "trial", "epoch", "val IoU", "state"):
+            table.add_column(name, justify="right" if name in {"epoch", "val IoU"} else "left")
+        running = [s for s in self.seen.values() if s.status == "running"]
+        done = [s for s in self.seen.values() if s.row and s.status != "running"]
+        leaders = {s.trial.target: s for s in sorted([*running, *done], key=lambda s: s.best)}
+        for seen in [*leaders.values(), *(s for s in running if s not in leaders.values())][:20]:
+            assert seen.row is not None
+            mark = "best so far, " if seen in leaders.values() else ""
+            table.add_row(
+                seen.trial.target,
+                seen.trial.id,
+                f"{seen.row['epoch']}/{seen.trial.epochs}",
+                f"{seen.row['val_dataset_iou']:.4f}",
+                f"{mark}{seen.status}",
+            )
+        return table

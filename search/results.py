@@ -1,0 +1,198 @@
+"""The tables a search leaves: trials.parquet and summary.json, from the ledger and from the labels that were written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis.scores import frame_counts, pq_score, score
+from data_io import files
+from data_io.provenance import provenance
+from postprocess import methods
+from search.trial import best_row
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from data_io.store import Dataset, FrameRef
+    from search.config import Config
+    from search.ledger import Ledger
+    from search.space import Plan
+
+    ReadLabels = Callable[[str, FrameRef], NDArray[np.int32]]
+
+CLASSICAL = "classical"
+REPORTED = ("architecture", "encoder", "loss", "learning_rate", "weight_decay", "augmentation", "seed", "encoder_weights", "crop")
+
+
+def trials_table(plan: Plan, ledger: Ledger, parameters: Mapping[str, int], test: Mapping[str, float]) -> pd.DataFrame:
+    """One row per trial of the plan, started or not.
+
+    Parameters
+    ----------
+    plan, ledger
+        What was planned and what happened.
+    parameters
+        Trainable parameters per trial id.
+    test
+        Test dataset IoU of the trials that were scored after the selection.
+    """
+    states = ledger.trials()
+    rows = []
+    for trial in plan.trials:
+        state = states.get(trial.id)
+        history = [state.rows[epoch] for epoch in sorted(state.rows)] if state else []
+        finite = [row for row in history if isinstance(row["rung_metric"], float) and math.isfinite(row["rung_metric"])]
+        best: dict[str, Any] = best_row(finite) if finite else {}
+        rows.append(
+            {
+                "trial": trial.id,
+                "target": trial.target,
+                "architecture": trial.architecture,
+                "encoder": trial.encoder,
+                "loss": trial.loss,
+                "seed": trial.seed,
+                "learning_rate": trial.learning_rate,
+                "weight_decay": trial.weight_decay,
+                "augmentation": trial.augmentation,
+                "batch_size": trial.train.batch_size,
+                "crop": trial.crop,
+                "reference": trial.reference,
+                "status": (state.status if state else None) or "waiting",
+                "epochs": len(history),
+                "max_epochs": trial.epochs,
+                "rung_metric": best.get("rung_metric", math.nan),
+                "val_dataset_iou": best.get("val_dataset_iou", math.nan),
+                "val_per_image_iou": best.get("val_per_image_iou", math.nan),
+                "val_loss": _number(best.get("val_loss")),
+                "train_loss": _number(best.get("train_loss")),
+                "best_epoch": best.get("epoch", 0),
+                "seconds": sum(_number(row["seconds"]) for row in history),
+                "parameters": parameters[trial.id],
+                "reason": str(state.ending.get("reason", "")) if state else "",
+                "test_dataset_iou": test.get(trial.id, math.nan),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def write_trials(run_dir: Path, table: pd.DataFrame) -> None:
+    """Write trials.parquet, whole and atomically."""
+    files.write_bytes(run_dir / "trials.parquet", table.to_parquet(index=False))
+
+
+def scores_of(method: str, refs: list[FrameRef], dataset: Dataset, read: ReadLabels) -> dict[str, Any]:
+    """Scores of a method's written labels on annotated frames, with frame-clustered intervals; JSON-ready."""
+    counts = [frame_counts(dataset.labels(ref), read(method, ref)) for ref in refs]
+    return jsonable(score(counts, [f"{ref.field} {ref.frame}" for ref in refs]))
+
+
+def summary(
+    config: Config,
+    plan: Plan,
+    ledger: Ledger,
+    dataset: Dataset,
+    models: Mapping[str, Mapping[str, Any]],
+    read: ReadLabels,
+    trials: pd.DataFrame,
+    notes: list[str],
+    seconds: float,
+) -> dict[str, Any]:
+    """Return summary.json: data, every target's winner with its scores, the classical baseline, the search, what to beware of."""
+    val, test = dataset.frames("val"), dataset.frames("test")
+    targets = {}
+    for target, facts in models.items():
+        trial = next(t for t in plan.trials if t.id == facts["trial"])
+        targets[target] = {
+            "trial": trial.id,
+            "configuration": {name: getattr(trial, name) for name in REPORTED},
+            "parameters": facts["parameters"],
+            "epoch": facts["epoch"],
+            "decode": facts["decode"],
+            "decode_fit": facts["decode_fit"],
+            "objective": facts["validation"][trial.id],
+            "validation": scores_of(target, val, dataset, read),
+            "test": scores_of(target, test, dataset, read),
+            "ceiling": ceiling(target, test, dataset),
+        }
+    baseline = {CLASSICAL: {"validation": scores_of(CLASSICAL, val, dataset, read), "test": scores_of(CLASSICAL, test, dataset, read)}}
+    status = trials["status"].value_counts()
+    return {
+        "dataset": {
+            "path": str(dataset.path),
+            "name": dataset.name,
+            "synthetic": dataset.synthetic,
+            "fields": len(dataset.fields),
+            "frames": len(dataset.frames("all")),
+            "split_unit": dataset.splits.unit,
+            "train": len(dataset.frames("train")),
+            "val": len(val),
+            "test": len(test),
+            "hash": dataset.content_hash,
+            "warnings": list(dataset.warnings),
+        },
+        "targets": targets,
+        "baseline": baseline,
+        "winner": winner_of(targets, config.objective, len(val)),
+        "search": {
+            "trials": len(plan.trials),
+            **{name: int(status.get(name, 0)) for name in ("completed", "stopped", "failed", "diverged", "budget", "waiting")},
+            "references": int(trials["reference"].sum()),
+            "epochs": ledger.epochs,
+            "seconds": round(seconds, 1),
+            "preset": config.preset,
+            "objective": config.objective,
+            "encoder_weights": sorted({str(t.encoder_weights or "none") for t in plan.trials}),
+            "stops": [
+                {k: event.get(k) for k in ("trial", "epoch", "rung", "value", "cutoff")}
+                for event in ledger.events
+                if event["event"] == "stop"
+            ],
+            "infeasible": [vars(cell) for cell in plan.infeasible],
+        },
+        "warnings": list(dict.fromkeys([*dataset.warnings, *plan.notes, *notes])),
+        "provenance": provenance(seed=config.seed, data_hash=dataset.content_hash),
+    }
+
+
+def winner_of(targets: Mapping[str, Mapping[str, Any]], objective: str, frames: int) -> dict[str, Any]:
+    """Return the target whose model is best by the objective on the validation frames, and a sentence that says how sure."""
+    best = max(targets, key=lambda name: targets[name]["objective"])
+    chosen = targets[best]
+    measured = {"pq": "panoptic quality (PQ)", "iou": "dataset IoU"}.get(objective, f"trait fidelity of {objective[6:]}")
+    sentence = (
+        f"{best} with {chosen['configuration']['architecture']} on {chosen['configuration']['encoder'] or 'its own encoder'} "
+        f"has the best {measured} on the validation frames."
+    )
+    if frames < 5:
+        sentence += f" With {frames} validation frames the methods cannot be ranked with confidence: this is a choice by point estimate."
+    return {"target": best, "objective": objective, "value": chosen["objective"], "sentence": sentence}
+
+
+def ceiling(target: str, refs: list[FrameRef], dataset: Dataset) -> dict[str, Any]:
+    """Scores a perfect prediction of this target reaches on these frames: what its way of separating cells allows."""
+    truth = [dataset.labels(ref) for ref in refs]
+    best = methods.ceiling(target, truth, pq_score)
+    module = methods.target_named(target)
+    counts = [frame_counts(labels, module.decode(module.perfect(labels), best.params)) for labels in truth]
+    return jsonable(score(counts))
+
+
+def jsonable(value: Any) -> Any:
+    """Return `value` with NaN as None and tuples as lists, for strict JSON."""
+    if isinstance(value, dict):
+        return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: Any) -> float:
+    return float(value) if value is not None else math.nan

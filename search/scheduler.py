@@ -1,0 +1,159 @@
+"""Ray's view of early stopping: every result goes to the ledger first, then `search.asha` judges it.
+
+Trials are compared within one target only. References are never stopped and enter no rung. A result that is no finite number
+ends its trial and enters no rung. The brackets are rebuilt from the ledger, never from Ray's own state.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ray.tune.schedulers import FIFOScheduler
+
+from search.asha import CONTINUE, Bracket, Decision, has_diverged
+from search.ledger import Ledger, TrialState
+from search.space import TrialConfig
+from search.trial import COLUMNS, Row
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
+    from ray.tune.experiment import Trial
+
+    from search.config import ScheduleConfig
+
+
+class Watcher(Protocol):
+    """Whoever wants to know how the search goes: the display, W&B."""
+
+    def started(self, trial: TrialConfig) -> None:
+        """A trial was handed to Ray."""
+
+    def epoch(self, trial: TrialConfig, row: Row) -> None:
+        """A new epoch stands in the ledger."""
+
+    def ended(self, trial: TrialConfig, status: str, reason: str) -> None:
+        """A trial has ended for good."""
+
+
+class Judge:
+    """The search's decisions, free of Ray: brackets by target, fed by the ledger's epochs in their order."""
+
+    def __init__(self, trials: tuple[TrialConfig, ...], schedule: ScheduleConfig) -> None:
+        self.trials = {trial.id: trial for trial in trials}
+        self.schedule = schedule
+        self.brackets: dict[str, Bracket] = {}
+
+    def judge(self, trial: TrialConfig, row: Row) -> Decision:
+        """Decision on one epoch of `trial`; records it in its target's rungs."""
+        if trial.reference or not self.schedule.asha or row["epoch"] >= trial.epochs:
+            return CONTINUE
+        bracket = self.brackets.setdefault(
+            trial.target, Bracket(self.schedule.grace_epochs, trial.epochs, self.schedule.reduction_factor)
+        )
+        return bracket.judge(trial.id, row["epoch"], row["rung_metric"])
+
+    def replay(self, ledger: Ledger) -> dict[str, Decision]:
+        """Rebuild the brackets from the ledger; return the decision that stopped each stopped trial."""
+        stopped = {}
+        for event in ledger.events:
+            if event["event"] != "epoch" or event["trial"] not in self.trials or is_diverged(event):
+                continue
+            decision = self.judge(self.trials[event["trial"]], event)
+            if decision.stop:
+                stopped[event["trial"]] = decision
+        return stopped
+
+
+def is_diverged(row: Row) -> bool:
+    """Whether the rung metric or the training loss of a row is no finite number."""
+    return has_diverged(row.get("rung_metric")) or has_diverged(row.get("train_loss"))
+
+
+class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Writes the ledger and asks the `Judge`; first come, first served otherwise.
+
+    Parameters
+    ----------
+    ledger, judge
+        The record and the decisions.
+    watchers
+        Told of every new epoch and every ending.
+    out_of_budget
+        Says why the search must end now (wall clock, epochs), None while it may go on.
+    """
+
+    def __init__(
+        self, ledger: Ledger, judge: Judge, watchers: list[Watcher], out_of_budget: Callable[[], str | None]
+    ) -> None:
+        super().__init__()
+        self.ledger = ledger
+        self.judge = judge
+        self.watchers = watchers
+        self.out_of_budget = out_of_budget
+        self.started = time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Ray pickles the scheduler, but what it saves is never read back."""
+        return {}
+
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        """Record that the trial is in the search (again)."""
+        config = self._config(trial)
+        self.ledger.append("start", config.id)
+        for watcher in self.watchers:
+            watcher.started(config)
+
+    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+        """Record an epoch, then decide."""
+        config = self._config(trial)
+        row = {column: result.get(column) for column in COLUMNS}
+        if self.ledger.epoch(config.id, row):
+            for watcher in self.watchers:
+                watcher.epoch(config, row)
+        if is_diverged(row):
+            reason = f"epoch {row['epoch']}: training loss {row['train_loss']}, rung metric {row['rung_metric']}"
+            return self._end(config, "diverge", "diverged", reason)
+        decision = self.judge.judge(config, row)
+        if decision.stop:
+            reason = f"{row['rung_metric']:.4f} below the cutoff {decision.cutoff:.4f} at epoch {decision.rung}"
+            facts = {"epoch": row["epoch"], "rung": decision.rung, "value": row["rung_metric"], "cutoff": decision.cutoff}
+            return self._end(config, "stop", "stopped", reason, **facts)
+        if row["epoch"] >= config.epochs:
+            return self._end(config, "complete", "completed", "")
+        if reason := self.out_of_budget() or "":
+            return self._end(config, "budget", "budget", reason)
+        return str(self.CONTINUE)
+
+    def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
+        """Next trial in order, none once the budget is spent."""
+        trial: Trial | None = super().choose_trial_to_run(tune_controller)
+        if trial is not None and trial.status == "PENDING" and self.out_of_budget():
+            return None
+        return trial
+
+    def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
+        """Record a trial that failed for good; Ray calls this for one it will try again as well."""
+        if trial.should_recover():
+            return
+        error = Path(trial.error_file) if trial.error_file else None
+        lines = error.read_text().strip().splitlines() if error and error.exists() else ["its process died"]
+        self._end(self._config(trial), "fail", "failed", lines[-1][:500], traceback="\n".join(lines)[-20_000:])
+
+    def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
+        """Record a trial that had nothing left to do (its last epoch was reported before an interruption)."""
+        config = self._config(trial)
+        if self.ledger.trials().get(config.id, TrialState()).status is None:
+            self._end(config, "complete", "completed", "")
+
+    def _end(self, config: TrialConfig, event: str, status: str, reason: str, **facts: Any) -> str:
+        self.ledger.append(event, config.id, reason=reason, **facts)
+        for watcher in self.watchers:
+            watcher.ended(config, status, reason)
+        return str(self.STOP)
+
+    @staticmethod
+    def _config(trial: Trial) -> TrialConfig:
+        return TrialConfig.model_validate(trial.config["trial"])

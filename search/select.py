@@ -1,0 +1,177 @@
+"""From finished trials to one model per target: predict validation frames, fit the decoding, choose, freeze, then test once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis.scores import frame_counts, iou_score, pq_score, score
+from postprocess import methods
+from search import handover, inference
+from search.models import parameter_count
+from search.trial import load_best
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from data_io.store import Dataset, FrameRef
+    from postprocess.prediction import Prediction
+    from search.config import Config
+    from search.ledger import TrialState
+    from search.models import Network
+    from search.space import TrialConfig
+
+    Labels = NDArray[np.integer]
+
+ELIGIBLE = ("completed", "budget")
+"""States of a trial whose best checkpoint may win: it ran to the end, or the budget ended the search."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One trial on the validation frames.
+
+    Attributes
+    ----------
+    fit
+        Decode parameters that score best there.
+    value
+        The objective on the validation frames, larger is better.
+    """
+
+    trial: TrialConfig
+    epoch: int
+    network: Network
+    predictions: list[Prediction]
+    fit: methods.Fit
+    value: float
+
+
+def eligible(trials: Sequence[TrialConfig], states: dict[str, TrialState], folder: Callable[[str], Path]) -> list[TrialConfig]:
+    """Trials that may win: those that ran to the end; where a target has none, those the budget cut short."""
+    chosen = []
+    for target in dict.fromkeys(trial.target for trial in trials):
+        for status in ELIGIBLE:
+            group = [t for t in trials if t.target == target and t.id in states and states[t.id].status == status]
+            group = [t for t in group if any((folder(t.id) / "checkpoints").glob("epoch_*/manifest.json"))]
+            if group:
+                chosen += group
+                break
+    return chosen
+
+
+def examine(trial: TrialConfig, folder: Path, dataset: Dataset, objective: str) -> Candidate:
+    """Predict the validation frames with a trial's best checkpoint and fit its decoding there."""
+    refs = dataset.frames("val")
+    network, epoch = load_best(trial, folder, _channels(dataset))
+    predictions = [inference.predict(network, dataset.normalised(ref)) for ref in refs]
+    truth = [dataset.labels(ref) for ref in refs]
+    fit = methods.fit(trial.target, predictions, truth, iou_score if objective == "iou" else pq_score)
+    return Candidate(trial, epoch, network, predictions, fit, _value(objective, trial.target, fit, predictions, truth, dataset))
+
+
+def _value(
+    objective: str, target: str, fit: methods.Fit, predictions: list[Prediction], truth: list[Labels], dataset: Dataset
+) -> float:
+    """Objective of a candidate: PQ, IoU, or minus the trait fidelity error of one trait."""
+    if not objective.startswith("trait:"):
+        return fit.value
+    cells = [methods.target_named(target).decode(p, fit.params) for p in predictions]
+    return -trait_error(objective.removeprefix("trait:"), truth, cells, [dataset.labels(r) for r in dataset.frames("train")])
+
+
+def trait_error(trait: str, truth: Sequence[Labels], cells: Sequence[Labels], training: Sequence[Labels]) -> float:
+    """Trait fidelity error of `cells` against `truth`, in SD of the trait over the training cells."""
+    from analysis.fidelity import fidelity, natural_spread
+    from analysis.matching import match
+    from postprocess.morphology import measure
+
+    column = {"area": "area_px2", "perimeter": "perimeter_px", "radius": "radius_px"}.get(trait, trait)
+    known = np.concatenate([measure(labels)[column].to_numpy() for labels in training])
+    predicted, true, missed, invented = [], [], 0, 0
+    for truth_frame, cell_frame in zip(truth, cells, strict=True):
+        found = match(truth_frame, cell_frame)
+        left, right = measure(truth_frame).set_index("label"), measure(cell_frame).set_index("label")
+        inside = ~left["border"].loc[found.truth].to_numpy()
+        true.append(left[column].loc[found.truth].to_numpy()[inside])
+        predicted.append(right[column].loc[found.pred].to_numpy()[inside])
+        missed += found.fn
+        invented += found.fp
+    result = fidelity(
+        trait,
+        np.concatenate(predicted),
+        np.concatenate(true),
+        missed=missed,
+        invented=invented,
+        sigma=natural_spread(trait, known),
+    )
+    return result.tfe
+
+
+def winner(candidates: Sequence[Candidate]) -> Candidate:
+    """Return the candidate with the best objective; of equals the smaller network, then the name decides."""
+    return max(candidates, key=lambda c: (c.value, -parameter_count(c.network), c.trial.id))
+
+
+def foreground_iou(candidate: Candidate, dataset: Dataset, refs: Sequence[FrameRef]) -> float:
+    """Dataset IoU of a candidate's decoded cells on annotated frames; NaN without frames."""
+    if not refs:
+        return float("nan")
+    decode = methods.target_named(candidate.trial.target).decode
+    counts = [
+        frame_counts(dataset.labels(ref), decode(inference.predict(candidate.network, dataset.normalised(ref)), candidate.fit.params))
+        for ref in refs
+    ]
+    return float(score(counts)["dataset_iou"])
+
+
+def hand_over(best: Candidate, folder: Path, dataset: Dataset, config: Config, rivals: Sequence[Candidate]) -> dict[str, Any]:
+    """Write the winner's model folder and return its facts."""
+    from data_io.provenance import provenance
+
+    trial = best.trial
+    facts = {
+        "target": trial.target,
+        "architecture": trial.architecture,
+        "encoder": trial.encoder,
+        "loss": trial.loss,
+        "encoder_weights": trial.encoder_weights or "none",
+        "in_channels": _channels(dataset),
+        "channels": list(next(iter(dataset.fields.values())).channels),
+        "encoder_depth": trial.train.encoder_depth,
+        "decoder_width": trial.train.decoder_width,
+        "output_stride": trial.output_stride,
+        "output": _output(trial.target),
+        "pad_to": 32,
+        "crop": trial.crop,
+        "normalisation": dataset.normalisation,
+        "pixel_size_um": next(iter(dataset.fields.values())).pixel_size_um,
+        "decode": asdict(best.fit.params),
+        "decode_fit": {"score": "iou" if config.objective == "iou" else "pq", "value": best.fit.value, "curve": best.fit.curve},
+        "parameters": parameter_count(best.network),
+        "trial": trial.id,
+        "epoch": best.epoch,
+        "objective": config.objective,
+        "validation": {c.trial.id: c.value for c in rivals},
+        "data_hash": dataset.content_hash,
+        "synthetic_data": dataset.synthetic,
+        "provenance": provenance(),
+    }
+    return handover.save(folder, best.network, facts)
+
+
+def _output(target: str) -> str:
+    """Return what the network's channels mean, in words, for whoever uses the model elsewhere."""
+    return {
+        "two_class": "1 channel: logit of foreground, per pixel",
+        "three_class": "3 channels: logits of background, cell core, cell boundary, per pixel",
+        "star": "33 channels at every second pixel: logit of object probability, then 32 ray lengths in pixels",
+    }[target]
+
+
+def _channels(dataset: Dataset) -> int:
+    return len(next(iter(dataset.fields.values())).channels)

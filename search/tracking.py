@@ -1,0 +1,196 @@
+"""Tracking of the trials in Weights & Biases, from the driver, without ever stopping a training.
+
+`make_tracker` chooses once; the null tracker does nothing. Behind the real one stands a process of its own
+(`search.wandb_writer`) that gets one JSON line per call: whatever W&B does - fails, hangs, loses its service - the
+search only sees one warning. When the driver is killed the process sees the end of its input, finishes the runs and
+ends, so that the rows of the last epochs are not lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from search.secrecy import without_secrets
+
+if TYPE_CHECKING:
+    from search.config import TrackingConfig
+
+CLOSE_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """What the driver tells about its trials."""
+
+    def start_trial(self, trial_id: str, config: dict[str, Any]) -> None:
+        """Begin or go on with the run of a trial; secrets are taken out of its configuration."""
+
+    def epoch(self, trial_id: str, row: dict[str, Any]) -> None:
+        """Log one row; ``row["epoch"]`` is its step. A row of an epoch already logged is ignored."""
+
+    def finish_trial(self, trial_id: str, summary: dict[str, Any]) -> None:
+        """Write the summary of a trial and finish its run."""
+
+    def close(self) -> None:
+        """Finish every run, within 30 s."""
+
+
+def make_tracker(tracking: TrackingConfig, run_dir: Path, experiment: str) -> Tracker:
+    """Return the tracker of a search: one W&B run per trial, grouped by experiment, files under ``run_dir/wandb``."""
+    if tracking.wandb == "disabled":
+        return NullTracker()
+    return ProcessTracker(tracking.wandb, tracking.project, run_dir, experiment)
+
+
+class NullTracker:
+    """Tracks nothing."""
+
+    def start_trial(self, trial_id: str, config: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def epoch(self, trial_id: str, row: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def finish_trial(self, trial_id: str, summary: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class ProcessTracker:
+    """Hands every call as a JSON line to a process that writes it to W&B; a call returns at once."""
+
+    def __init__(self, mode: str, project: str, run_dir: Path, experiment: str) -> None:
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._warned = threading.Event()
+        self._closed = False
+        self._process = self._started(mode, project, run_dir, experiment)
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._send, self._listen)]
+        for thread in self._threads:
+            thread.start()
+
+    def start_trial(self, trial_id: str, config: dict[str, Any]) -> None:
+        """See `Tracker`."""
+        self._tell(do="start", trial=trial_id, values=without_secrets(config))
+
+    def epoch(self, trial_id: str, row: dict[str, Any]) -> None:
+        """See `Tracker`."""
+        self._tell(do="epoch", trial=trial_id, step=int(row["epoch"]), values=row)
+
+    def finish_trial(self, trial_id: str, summary: dict[str, Any]) -> None:
+        """See `Tracker`."""
+        self._tell(do="finish", trial=trial_id, values=without_secrets(summary))
+
+    def close(self) -> None:
+        """See `Tracker`; a process that needs longer is killed and its rows may be lost, which is said."""
+        if self._closed:
+            return
+        self._closed = True
+        deadline = time.monotonic() + CLOSE_SECONDS
+        self._lines.put(None)
+        if self._process is None:
+            return
+        try:
+            code = self._process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._warn(f"it did not finish within {CLOSE_SECONDS:.0f} s and was ended; the last rows may be missing")
+            _kill_tree(self._process.pid)
+            self._process.wait()
+        else:
+            if code:
+                self._warn(f"its process ended with code {code}")
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _started(self, mode: str, project: str, run_dir: Path, experiment: str) -> subprocess.Popen[bytes] | None:
+        folder = run_dir / "wandb"
+        command = [sys.executable, "-m", "search.wandb_writer", mode, project, experiment, str(folder.absolute())]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "writer.log").open("ab") as errors:
+                return subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env=_environment(mode),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            self._warn(f"its process could not be started ({error})")
+            return None
+
+    def _tell(self, **message: Any) -> None:
+        if self._process is not None and not self._closed:
+            self._lines.put(json.dumps(message, default=_plain))
+
+    def _send(self) -> None:
+        """Write the lines to the process, away from the search, which a full pipe must not hold up."""
+        if self._process is None or self._process.stdin is None:
+            return
+        pipe = self._process.stdin
+        try:
+            while (line := self._lines.get()) is not None:
+                pipe.write(line.encode() + b"\n")
+                pipe.flush()
+        except OSError:
+            self._warn("its process ended")
+        with contextlib.suppress(OSError):
+            pipe.close()
+
+    def _listen(self) -> None:
+        """Pass on what the process has to say; each line of its output is a warning."""
+        if self._process is None or self._process.stdout is None:
+            return
+        with self._process.stdout as output:
+            for line in output:
+                self._warn(line.decode(errors="replace").strip())
+
+    def _warn(self, fault: str) -> None:
+        if not self._warned.is_set():
+            self._warned.set()
+            log.warning("W&B: %s; the search goes on, its own records are complete", fault)
+
+
+def _environment(mode: str) -> dict[str, str]:
+    """Return the environment of the process: ours can be imported, and without need it knows no W&B key."""
+    environment = dict(os.environ)
+    if mode == "offline":
+        environment = {name: value for name, value in environment.items() if not name.startswith("WANDB_")}
+    home = str(Path(__file__).resolve().parent.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [home, environment.get("PYTHONPATH")]))
+    return environment
+
+
+def _plain(value: Any) -> Any:
+    """Return a NumPy scalar or array as plain values, anything else as text, for JSON."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _kill_tree(pid: int) -> None:
+    """Kill a process and, where Linux lists them, its children: the W&B service leads a session of its own."""
+    for child in _children(pid):
+        _kill_tree(child)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            children.extend(int(child) for child in task.read_text().split())
+    return children

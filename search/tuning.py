@@ -1,0 +1,165 @@
+"""The search on Ray Tune: hand the trials that are not finished to Ray, in order, and let the ledger remember."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.ledger import Ledger
+from search.scheduler import Judge, LedgerScheduler, Watcher
+from search.space import Plan, TrialConfig
+from search.trial import Banks, run_trial
+
+if TYPE_CHECKING:
+    from search.config import Config
+
+SETTLED = {"completed", "stopped", "failed", "diverged"}
+"""States of a trial that a resumed search leaves alone."""
+
+
+def needs_training(config: Config, plan: Plan, ledger: Ledger) -> bool:
+    """Whether a trial is left to train under this budget."""
+    return bool(_waiting(plan, ledger)) and not _ended(ledger, config)
+
+
+def search(config: Config, plan: Plan, banks: Banks, run_dir: Path, ledger: Ledger, watchers: list[Watcher]) -> None:
+    """Train every trial of the plan that the ledger does not know to be settled.
+
+    Ray must have been started. Returns when all trials have ended or the budget is spent; what happened stands in `ledger`.
+    """
+    judge = Judge(plan.trials, config.schedule)
+    decided = judge.replay(ledger)
+    _settle_interrupted(ledger, plan, decided)
+    waiting = _waiting(plan, ledger)
+    if not waiting:
+        return
+    budget = Budget(config, ledger)
+    scheduler = LedgerScheduler(ledger, judge, watchers, budget.spent)
+    _tune(waiting, banks, run_dir, scheduler, budget, config)
+    ledger.append("end", "", budget=config.budget.model_dump(), elapsed=budget.elapsed())
+
+
+def _waiting(plan: Plan, ledger: Ledger) -> list[TrialConfig]:
+    states = ledger.trials()
+    return [t for t in plan.trials if t.id not in states or states[t.id].status not in SETTLED]
+
+
+def _settle_interrupted(ledger: Ledger, plan: Plan, decided: dict[str, Any]) -> None:
+    """Write the endings that a kill between an epoch's line and its decision left out."""
+    states = ledger.trials()
+    for trial in plan.trials:
+        state = states.get(trial.id)
+        if state is None or state.status in SETTLED:
+            continue
+        if trial.id in decided:
+            d = decided[trial.id]
+            facts = {"epoch": d.rung, "rung": d.rung, "value": state.rows[d.rung]["rung_metric"], "cutoff": d.cutoff}
+            ledger.append("stop", trial.id, reason="decided by replay after an interruption", **facts)
+        elif trial.epochs in state.rows:
+            ledger.append("complete", trial.id, reason="")
+
+
+def _ended(ledger: Ledger, config: Config) -> bool:
+    """Whether the search already ended under this very budget."""
+    endings = [event for event in ledger.events if event["event"] == "end"]
+    return bool(endings) and endings[-1]["budget"] == config.budget.model_dump()
+
+
+class Budget:
+    """Wall clock and epochs of the whole search, earlier sittings included."""
+
+    def __init__(self, config: Config, ledger: Ledger) -> None:
+        self.limits = config.budget
+        self.ledger = ledger
+        self.before = _earlier_seconds(ledger)
+        self.began = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Seconds of search so far."""
+        return self.before + time.monotonic() - self.began
+
+    def spent(self) -> str | None:
+        """Return which limit is reached, None while the search may go on."""
+        if self.limits.minutes is not None and self.elapsed() >= 60 * self.limits.minutes:
+            return f"budget of {self.limits.minutes:g} minutes spent"
+        if self.limits.epochs is not None and self.ledger.epochs >= self.limits.epochs:
+            return f"budget of {self.limits.epochs} epochs spent"
+        return None
+
+
+def _earlier_seconds(ledger: Ledger, pause: float = 300.0) -> float:
+    """Wall clock of earlier sittings: the time between events, pauses longer than `pause` seconds left out."""
+    times = [event["time"] for event in ledger.events]
+    return sum(gap for a, b in zip(times, times[1:], strict=False) if 0 < (gap := b - a) < pause)
+
+
+def _tune(
+    trials: list[TrialConfig], banks: Banks, run_dir: Path, scheduler: LedgerScheduler, budget: Budget, config: Config
+) -> None:
+    from ray import tune
+
+    scratch = run_dir / "cache" / "ray"
+    shutil.rmtree(scratch, ignore_errors=True)
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+    trainable = partial(_trainable, banks=banks, run_dir=run_dir)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, _resources(config)),
+        param_space={"trial": tune.grid_search([trial.model_dump(mode="json") for trial in trials])},
+        tune_config=tune.TuneConfig(
+            scheduler=scheduler, reuse_actors=True, trial_name_creator=_name, trial_dirname_creator=_name
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=str(scratch.resolve()),
+            failure_config=tune.FailureConfig(max_failures=1),
+            stop=_stopper(budget),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _stopper(budget: Budget) -> Any:
+    from ray.tune import Stopper
+
+    class OutOfBudget(Stopper):  # type: ignore[misc]
+        """Ends the experiment once the budget is spent."""
+
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return budget.spent() is not None
+
+    return OutOfBudget()
+
+
+def _trainable(config: dict[str, Any], banks: Banks, run_dir: Path) -> None:
+    """Run one trial inside a Ray actor."""
+    import torch
+    from ray import tune
+
+    trial = TrialConfig.model_validate(config["trial"])
+    torch.set_num_threads(max(1, int(trial.cpus)))
+    run_trial(trial, banks, run_dir / "trials" / trial.id, tune.report)
+
+
+def _name(trial: Any) -> str:
+    return str(trial.config["trial"]["id"])
+
+
+def _resources(config: Config) -> dict[str, float]:
+    """CPUs and GPUs that Ray sets aside for a trial; a whole GPU each until its share is measured."""
+    import torch
+
+    gpus = config.resources.gpus_per_trial
+    if isinstance(gpus, str):
+        gpus = 1.0 if torch.cuda.is_available() else 0.0
+    return {"cpu": config.resources.cpus_per_trial, "gpu": gpus}

@@ -1,0 +1,71 @@
+"""Small folders of frames and masks to convert."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+YEAST = Path(__file__).resolve().parents[3] / "shared/data/yeast_phase_movie"
+Draw = Callable[..., np.ndarray]
+Write = Callable[..., Path]
+
+
+def _discs(t: int = 0, size: tuple[int, int] = (96, 128), n: int = 6, radius: float = 8) -> np.ndarray:
+    """Return `(Y, X)` uint16 labels: n discs on a grid that keep their label and drift by t px."""
+    labels = np.zeros(size, np.uint16)
+    y, x = np.ogrid[: size[0], : size[1]]
+    for i in range(n):
+        cy, cx = 16 + 32 * (i // 3), 20 + 36 * (i % 3) + t
+        labels[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] = i + 1
+    return labels
+
+
+def _grey(labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return `(Y, X)` uint16: bright cells on a noisy background."""
+    noise = np.random.default_rng(seed).normal(0, 20, labels.shape)
+    return (1000 + 800 * (labels > 0) + noise).astype(np.uint16)
+
+
+@pytest.fixture(scope="session")
+def discs() -> Draw:
+    return _discs
+
+
+@pytest.fixture(scope="session")
+def grey() -> Draw:
+    return _grey
+
+
+@pytest.fixture(scope="session")
+def write_movie() -> Write:
+    """Write frames/ and masks/ with `frames` TIFF files each into a folder."""
+
+    def write(folder: Path, frames: int = 5, **kwargs: Any) -> Path:
+        for name in ("frames", "masks"):
+            (folder / name).mkdir(parents=True)
+        for t in range(frames):
+            labels = _discs(t, **kwargs)
+            tifffile.imwrite(folder / f"frames/t{t:03d}.tif", _grey(labels, t))
+            tifffile.imwrite(folder / f"masks/t{t:03d}.tif", labels)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def movie(tmp_path: Path, write_movie: Write) -> Path:
+    """Return a folder with one movie of five frames and six cells."""
+    return write_movie(tmp_path / "movie")
+
+
+@pytest.fixture(scope="session")
+def yeast() -> Path:
+    """Return the yeast movie, or skip."""
+    if not YEAST.is_dir():
+        pytest.skip(f"no yeast movie at {YEAST}")
+    return YEAST

@@ -1,0 +1,159 @@
+"""The stage as a whole: files, reruns, failures, schedulers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from data_io.errors import DONE, PARTIAL, BadInput
+from data_io.store import Dataset, FrameRef
+from postprocess import export
+from postprocess import run as stage
+from postprocess.export import read_labels
+from postprocess.predictions import PredictionStore
+
+METHODS = ["two_class", "three_class", "star", "truth", "classical"]
+
+
+def test_a_run_writes_every_file(make_run):
+    run = make_run(pixel_size_um=0.5)
+    assert stage.main([str(run)]) == DONE
+    dataset = Dataset.open(run / "dataset.zarr")
+    cells = pd.read_parquet(run / "cells.parquet")
+    assert list(cells.columns[: len(stage.KEYS)]) == list(stage.KEYS)
+    assert list(cells["method"].unique()) == METHODS
+    assert {"area_um2", "circularity_trackmate", "intensity_mean_c0", "border", "reason"} <= set(cells.columns)
+    assert not cells.duplicated(["method", "field", "frame", "label"]).any()
+    assert not cells.duplicated(["method", "field", "frame", "track"]).any()
+    assert len(pd.read_csv(run / "cells.csv")) == len(cells)
+
+    truth = cells[cells["method"] == "truth"]
+    for ref in dataset.frames("all"):
+        labels = dataset.labels(ref)
+        np.testing.assert_array_equal(read_labels(run, "truth", ref), labels)
+        own = truth[truth["frame"] == ref.frame]
+        assert own["area_px2"].tolist() == np.bincount(labels.ravel())[own["label"]].tolist()
+        assert set(own["split"]) == {dataset.split_of(ref)}
+        assert set(own["image"]) == {f"t{ref.frame}.tif"}
+
+    pages = pd.read_csv(run / "labels" / "frames.csv")
+    for method in METHODS:
+        with tifffile.TiffFile(run / "labels" / f"{method}.tif") as file:
+            stack = file.asarray()
+            assert file.is_imagej
+        stack = stack.reshape(-1, *stack.shape[-2:])
+        listed = pages[pages["file"] == f"{method}.tif"]
+        assert len(stack) == len(listed)
+        for row in listed.itertuples():
+            np.testing.assert_array_equal(stack[row.page], read_labels(run, method, row.field, row.frame))
+
+
+def test_labels_are_valid_ome_zarr(make_run):
+    import zarr
+    from ome_zarr_models.v05 import Image
+    from ome_zarr_models.v05.image_label import ImageLabel
+
+    run = make_run(pixel_size_um=0.5)
+    stage.run(run, "sync")
+    slug = next(iter(Dataset.open(run / "dataset.zarr").fields.values())).slug
+    image = Image.from_zarr(zarr.open_group(run / "labels.zarr" / slug, mode="r"))
+    multiscale = image.ome_attributes.multiscales[0]
+    assert multiscale.datasets[0].coordinateTransformations[0].scale == [1.0, 1.0, 0.5, 0.5]
+    for method in METHODS:
+        ImageLabel.from_zarr(zarr.open_group(run / "labels.zarr" / slug / "labels" / method, mode="r"))
+
+
+def test_a_rerun_does_only_what_is_missing(make_run):
+    run = make_run()
+    first = stage.run(run, "sync")
+    assert first.computed == first.frames == 5 + 5 + 3 * 2
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert stage.run(run, "sync").computed == 0
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+
+    next((run / "cells" / "truth").glob("*_00002.parquet")).unlink()
+    (run / "labels" / "star.tif").unlink()
+    content = pd.read_parquet(run / "cells.parquet")
+    assert stage.run(run, "sync").computed == 1
+    assert (run / "labels" / "star.tif").is_file()
+    pd.testing.assert_frame_equal(pd.read_parquet(run / "cells.parquet"), content)
+
+    store = PredictionStore.open(run / "predictions.zarr")
+    store.set_attrs("two_class", decode={"threshold": 0.5, "min_distance": 3})
+    assert stage.run(run, "sync").computed == 2
+
+
+def test_schedulers_agree(make_run):
+    run = make_run()
+    stage.run(run, "sync")
+    cells = pd.read_parquet(run / "cells.parquet")
+    for path in (run / "cells").rglob("*.parquet"):
+        path.unlink()
+    steps = []
+    assert stage.run(run, "threads", lambda done, total: steps.append((done, total))).computed == 16
+    assert steps[-1] == (16, 16)
+    pd.testing.assert_frame_equal(pd.read_parquet(run / "cells.parquet"), cells)
+
+
+def test_a_poison_frame_is_listed_and_the_others_are_done(make_run, capsys):
+    run = make_run()
+    chunk = next((run / "predictions.zarr" / "star").glob("*/distance/c/4")) / "0" / "0" / "0"
+    good = chunk.read_bytes()
+    chunk.write_bytes(good[: len(good) // 2])
+    assert stage.main([str(run)]) == PARTIAL
+    assert "failed: star" in capsys.readouterr().err
+    cells = pd.read_parquet(run / "cells.parquet")
+    assert set(cells.loc[cells["method"] == "star", "frame"]) == {3}
+    assert set(cells.loc[cells["method"] == "two_class", "frame"]) == {3, 4}
+    chunk.write_bytes(good)
+    result = stage.run(run)
+    assert (result.computed, result.failed) == (1, ())
+    cells = pd.read_parquet(run / "cells.parquet")
+    assert set(cells.loc[cells["method"] == "star", "frame"]) == {3, 4}
+
+
+def test_a_lost_chunk_of_the_result_is_not_read_as_background(make_run):
+    run = make_run()
+    stage.run(run, "sync")
+    chunk = next((run / "labels.zarr").glob("*/labels/truth/s0/c/1")) / "0" / "0"
+    chunk.unlink()
+    with pytest.raises(BadInput, match="missing or changed"):
+        read_labels(run, "truth", FrameRef(next(iter(Dataset.open(run / "dataset.zarr").fields)), 1))
+
+
+def test_bad_input_is_one_line(make_run, tmp_path):
+    run = make_run()
+    with pytest.raises(BadInput, match=r"run\.json: missing"):
+        stage.run(tmp_path)
+    with pytest.raises(BadInput, match="auto, sync, threads"):
+        stage.run(run, "magic")
+    PredictionStore.open(run / "predictions.zarr").set_attrs("star", decode={"threshold": 1})
+    with pytest.raises(BadInput, match="unknown threshold"):
+        stage.run(run)
+    (run / "run.json").write_text("{")
+    with pytest.raises(BadInput, match="not JSON"):
+        stage.run(run)
+    (run / "run.json").write_text(json.dumps({"dataset": "nowhere.zarr"}))
+    with pytest.raises(BadInput, match="no such data set"):
+        stage.run(run)
+
+
+def test_csv_text_is_no_formula():
+    table = pd.DataFrame({"image": ["=cmd()", "@x", "a-b", None], "value": [-1.0, 2.0, 3.0, 4.0]})
+    safe = export.harmless(table)
+    assert safe["image"].tolist()[:3] == ["'=cmd()", "'@x", "a-b"]
+    assert safe["value"].tolist() == [-1.0, 2.0, 3.0, 4.0]
+
+
+def test_many_ids_make_an_ome_tiff(make_run, tmp_path):
+    dataset = Dataset.open(make_run(pixel_size_um=0.5) / "dataset.zarr")
+    ref = dataset.frames("all")[0]
+    labels = dataset.labels(ref).astype(np.int32) + 70_000
+    export.write_stack(tmp_path / "many.tif", [ref, ref], lambda _: labels, dataset, 70_100)
+    with tifffile.TiffFile(tmp_path / "many.tif") as file:
+        assert file.is_ome
+        np.testing.assert_array_equal(file.asarray()[1], labels)

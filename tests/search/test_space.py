@@ -1,0 +1,85 @@
+"""From a configuration to trials: the counts of the study's grid, order, references, infeasible cells."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from search.config import Config, load
+from search.feasibility import Feasibility
+from search.space import plan
+
+NO_DILATION = {"vgg19", "inceptionresnetv2"}
+
+
+def study(cells: list[tuple[str, str]]) -> dict[tuple[str, str], Feasibility]:
+    """Feasibility at 224 px as `feasibility.examine` finds it (its own test, marked slow, shows that)."""
+    found = {}
+    for architecture, encoder in cells:
+        dilated = architecture in {"deeplabv3", "deeplabv3plus"}
+        if encoder in NO_DILATION and dilated:
+            found[architecture, encoder] = Feasibility(False, 224, None, "no dilated mode")
+        elif encoder in NO_DILATION and architecture == "pan":
+            found[architecture, encoder] = Feasibility(True, 256, 32, "output stride 32, 256-px crops: no dilated mode")
+        else:
+            found[architecture, encoder] = Feasibility(True, 224)
+    return found
+
+
+def test_the_search_preset_has_432_feasible_and_48_infeasible_cells() -> None:
+    made = plan(load("search", None, ["train.crop=224"]), examine=study)
+    cells = [t for t in made.trials if t.architecture != "stardist_unet"]
+    assert len(cells) == 432
+    assert len(made.infeasible) == 48
+    assert Counter(t.target for t in cells) == {"two_class": 180, "three_class": 216, "star": 36}
+    assert sum(t.crop == 256 for t in cells) == 24
+    assert len(made.trials) == 433, "and StarDist's own U-Net"
+
+
+def test_the_paper_preset_has_36_two_class_cells() -> None:
+    made = plan(load("paper", None, []), examine=study)
+    assert len(made.trials) == 36
+    assert {t.loss for t in made.trials} == {"dice"}
+    assert {t.epochs for t in made.trials} == {1000}
+    assert len([t for t in made.trials if t.crop == 256]) == 2
+
+
+def test_ids_are_unique_and_stable() -> None:
+    config = load("demo", None, ["space.seeds=[0, 1, 2]", "train.crop=128"])
+    first, second = plan(config, examine=study), plan(config, examine=study)
+    assert [t.id for t in first.trials] == [t.id for t in second.trials]
+    assert len({t.id for t in first.trials}) == len(first.trials)
+
+
+def test_the_demo_tries_three_architectures_two_encoders_and_three_targets() -> None:
+    made = plan(load("demo", None, ["train.crop=128"]), examine=study)
+    assert len({t.architecture for t in made.trials}) >= 3
+    assert len({t.encoder for t in made.trials}) >= 2
+    assert {t.target for t in made.trials} == {"two_class", "three_class", "star"}
+    assert len(made.trials) == 18
+    assert made.trials[0].reference
+
+
+def test_a_reference_stands_for_its_own_cell_of_the_grid() -> None:
+    trials = plan(load("demo", None, ["train.crop=128"]), examine=study).trials
+    reference = next(t for t in trials if t.reference)
+    same = [t for t in trials if (t.target, t.architecture, t.encoder) == (reference.target, reference.architecture, reference.encoder)]
+    assert same == [reference]
+
+
+def test_a_longer_reference_runs_beside_its_cell() -> None:
+    trials = plan(load("demo", None, ["train.crop=128", "schedule.reference_epochs=50"]), examine=study).trials
+    assert len(trials) == 19
+    assert trials[0].epochs == 50
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_random_mode_draws_without_repetition_and_by_seed(seed: int) -> None:
+    def drawn(s: int) -> list[str]:
+        config: Config = load("demo", None, ["space.mode=random", "space.trials=7", f"seed={s}", "train.crop=128"])
+        return [t.id for t in plan(config, examine=study).trials if not t.reference]
+
+    assert len(set(drawn(seed))) == 7
+    assert drawn(seed) == drawn(seed)
+    assert drawn(0) != drawn(1)

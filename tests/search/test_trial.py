@@ -1,0 +1,176 @@
+"""One trial on real crops: it learns, it leaves the files promised, and interrupted it gives the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data_io import synthetic
+from data_io.convert import convert
+from data_io.crops import FrameBank
+from data_io.store import Dataset
+from search import checkpoints
+from search.config import load
+from search.space import TrialConfig
+from search.trial import Banks, CropBatches, Diverged, Row, load_best, read_metrics, run_trial
+
+SETTINGS = ["train.crop=64", "train.crops_per_epoch=8", "train.validation_crops=4", "train.precision=fp32", "train.encoder_depth=3"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("movie")
+    synthetic.write(folder / "raw", fields=3, frames=2, size=(128, 128), preset="easy", seed=1)
+    return convert(folder / "raw", folder / "dataset.zarr")
+
+
+@pytest.fixture(scope="module")
+def banks(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Banks:
+    folder = tmp_path_factory.mktemp("banks")
+    FrameBank.build(dataset, dataset.frames("train"), folder / "train")
+    FrameBank.build(dataset, dataset.frames("val"), folder / "val")
+    return Banks(folder / "train", folder / "val")
+
+
+class Killed(RuntimeError):
+    """Stands for the end of the process."""
+
+
+def trial_of(target: str = "three_class", epochs: int = 4, **changes: Any) -> TrialConfig:
+    config = load("demo", None, SETTINGS)
+    losses = {"two_class": "bce_dice", "three_class": "ce_dice", "star": "stardist"}
+    facts: dict[str, Any] = {
+        "id": "t",
+        "target": target,
+        "architecture": "unet",
+        "encoder": "tu-regnetx_002",
+        "loss": losses[target],
+        "learning_rate": 0.003,
+        "weight_decay": 1e-4,
+        "augmentation": 0.5,
+        "seed": 3,
+        "crop": 64,
+        "output_stride": None,
+        "encoder_weights": None,
+        "reference": False,
+        "epochs": epochs,
+        "cpus": 1.0,
+        "train": config.train,
+    }
+    return TrialConfig(**(facts | changes))
+
+
+def until(epoch: int) -> Callable[[Row], None]:
+    """A report that ends the trial after `epoch`, as a kill would."""
+
+    def report(row: Row) -> None:
+        if row["epoch"] == epoch:
+            raise Killed
+
+    return report
+
+
+def numbers(folder: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics(folder / "metrics.csv")]
+
+
+@pytest.mark.parametrize("target", ["two_class", "three_class", "star"])
+def test_a_trial_reports_every_epoch_and_leaves_its_files(target: str, banks: Banks, tmp_path: Path) -> None:
+    rows: list[Row] = []
+    run_trial(trial_of(target, epochs=2), banks, tmp_path, rows.append)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(np.isfinite(row["train_loss"]) for row in rows)
+    assert {p.name for p in tmp_path.iterdir()} == {"config.yaml", "metrics.csv", "examples.npz", "checkpoints"}
+    with np.load(tmp_path / "examples.npz") as examples:
+        assert examples["image"].shape == examples["truth"].shape == examples["foreground"].shape
+        assert 0 <= examples["foreground"].min() <= examples["foreground"].max() <= 1
+    assert numbers(tmp_path) == [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def test_the_training_loss_falls(banks: Banks, tmp_path: Path) -> None:
+    rows: list[Row] = []
+    run_trial(trial_of("two_class", epochs=6), banks, tmp_path, rows.append)
+    assert rows[-1]["train_loss"] < 0.8 * rows[0]["train_loss"]
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_an_interrupted_trial_ends_with_the_numbers_and_weights_of_an_undisturbed_one(
+    banks: Banks, tmp_path: Path, stop: int
+) -> None:
+    trial = trial_of()
+    run_trial(trial, banks, tmp_path / "whole", lambda row: None)
+    with pytest.raises(Killed):
+        run_trial(trial, banks, tmp_path / "cut", until(stop))
+    run_trial(trial, banks, tmp_path / "cut", lambda row: None)
+    assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
+    whole, cut = load_best(trial, tmp_path / "whole", 1), load_best(trial, tmp_path / "cut", 1)
+    assert whole[1] == cut[1]
+    for name, tensor in whole[0].state_dict().items():
+        assert torch.equal(tensor, cut[0].state_dict()[name]), name
+
+
+def test_a_damaged_checkpoint_is_not_used(banks: Banks, tmp_path: Path) -> None:
+    trial = trial_of(epochs=3)
+    with pytest.raises(Killed):
+        run_trial(trial, banks, tmp_path, until(2))
+    newest = checkpoints.newest(tmp_path / "checkpoints")
+    assert newest is not None
+    state = newest / checkpoints.STATE
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 1
+    state.write_bytes(bytes(data))
+    assert checkpoints.newest(tmp_path / "checkpoints") != newest
+    run_trial(trial, banks, tmp_path, lambda row: None)
+    run_trial(trial, banks, tmp_path / "whole", lambda row: None)
+    assert numbers(tmp_path) == numbers(tmp_path / "whole")
+
+
+def test_a_finished_trial_is_not_trained_again(banks: Banks, tmp_path: Path) -> None:
+    trial = trial_of(epochs=1)
+    best = run_trial(trial, banks, tmp_path, lambda row: None)
+
+    def never(row: Row) -> None:
+        raise AssertionError("trained again")
+
+    again = run_trial(trial, banks, tmp_path, never)
+    assert again["rung_metric"] == best["rung_metric"]
+
+
+def test_at_most_three_checkpoints_stay_on_disk(banks: Banks, tmp_path: Path) -> None:
+    most = 0
+
+    def watch(row: Row) -> None:
+        nonlocal most
+        most = max(most, len(list((tmp_path / "checkpoints").glob("epoch_*"))))
+
+    changed = trial_of(epochs=6).train.model_copy(update={"checkpoint_every": 1})
+    run_trial(trial_of(epochs=6, train=changed), banks, tmp_path, watch)
+    assert most <= 3
+
+
+def test_a_loss_that_is_no_number_ends_the_trial(banks: Banks, tmp_path: Path) -> None:
+    rows: list[Row] = []
+    with pytest.raises(Diverged, match="training loss is nan"):
+        run_trial(trial_of(learning_rate=1e30, train=trial_of().train.model_copy(update={"gradient_clip": None})), banks, tmp_path, rows.append)
+    assert not np.isfinite(rows[-1]["train_loss"])
+
+
+def test_crops_come_in_the_same_order_for_any_number_of_workers(banks: Banks) -> None:
+    from torch.utils.data import DataLoader
+
+    bank, trial = FrameBank.open(banks.train), trial_of()
+
+    def order(workers: int) -> list[torch.Tensor]:
+        context = "forkserver" if workers else None
+        loader = DataLoader(CropBatches(bank, trial, 5), batch_size=None, num_workers=workers, multiprocessing_context=context)
+        return [images for images, _, _ in loader]
+
+    alone = order(0)
+    assert len(alone) == 2
+    for workers in (1, 2):
+        assert all(torch.equal(a, b) for a, b in zip(alone, order(workers), strict=True))
