@@ -6,7 +6,11 @@ statistics   paired, clustered and independent comparisons
 fidelity     trait fidelity error: what a segmentation does to a measurement
 samples      frames and cells of several methods, read from a run or from loose files
 comparisons  the tests of every trait and pair, in rows
-figures      pictures of a report
-report       one HTML file
+record       what a search left in its run folder
+results      all of it in one place
+verdict      the first words of the report and its warnings
+chapters     its chapters; search_chapters those about the search
+figures      its pictures
+report       sections to one HTML file (page.html, report.css)
 compare      the command: `python -m analysis.compare RUN`
 """

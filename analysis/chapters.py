@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis import figures, scores
-from analysis.comparisons import CAUTION, LEVEL, POOLED
+from analysis.comparisons import LEVEL, POOLED
 from analysis.fidelity import pareto_front
 from analysis.report import MISSING, Cell, Gallery, Section, Table, interval, number, significant
 from analysis.results import LABEL, Results, frames, model_name, ordered
@@ -295,8 +295,9 @@ def comparison_chapter(results: Results) -> Section | None:
     paragraphs = (
         "The methods see the same cells, again and again, in shared frames. The row 'same cells' therefore compares "
         "each cell with itself and lets errors repeat within a track and within a frame.",
-        f"The row '{POOLED}' is what papers usually report; {CAUTION}. n_eff is how many independent "
-        "cells the pooled ones are worth.",
+        f"The row '{POOLED}' is what papers usually report. It takes every cell for an independent one: with no true "
+        "difference it rejected in 36 % of simulated studies where each cell keeps its own error. n_eff is how many "
+        "independent cells the pooled ones are worth.",
         told,
     )
     main = Table(

@@ -70,13 +70,15 @@ def learning(curves: Sequence[Curve], column: str, label: str, colour: Mapping[s
         for axis, target in zip(axes, targets, strict=True):
             own = [c for c in curves if c.target == target and column in c.table and c.table[column].notna().any()]
             for curve in sorted(own, key=lambda c: c.best):
-                tint = colour.get(target, BLUE) if curve.best else BLACK if curve.reference else "#B0B0B0"
+                tint = colour.get(target, BLUE) if curve.best else BLACK if curve.reference else "#9A9A9A"
                 width = 2.2 if curve.best else 1.2 if curve.reference else 0.9
                 style = (0, (4, 2)) if curve.reference else "-"
                 x, y = curve.table["epoch"], curve.table[column]
                 axis.plot(x, y, color=tint, linewidth=width, linestyle=style)
                 if len(x) == 1 or curve.stopped:
-                    axis.plot(x.iloc[-1:], y.iloc[-1:], "x" if curve.stopped else "o", color=tint, markersize=4)
+                    axis.plot(
+                        x.iloc[-1:], y.iloc[-1:], "x" if curve.stopped else "o", color=tint, markersize=5, mew=1.5
+                    )
             if "loss" in column and own and min(c.table[column].min() for c in own) > 0:
                 _log_scale(axis)
             axis.set(title=target, xlabel="epoch")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from analysis.figures import Picture
 
 HERE = Path(__file__).parent
-MISSING = "–"  # noqa: RUF001 - an en dash, as in print
+MISSING = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def render(page: Page) -> str:
     )
     environment.tests["table"] = lambda block: isinstance(block, Table)
     environment.filters["cell"] = lambda value: value if isinstance(value, Cell) else Cell(str(value))
-    return environment.get_template("report.html.jinja").render(
+    return environment.get_template("page.html").render(
         page=page,
         style=Markup(style),  # noqa: S704 - our own file, hashed into the policy
         policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
@@ -137,4 +137,6 @@ def shade(value: float, low: float, high: float) -> int | None:
     """Place a value on the ten-step colour scale from `low` to `high`."""
     if not math.isfinite(value):
         return None
-    return min(9, max(0, int(10 * (value - low) / (high - low)))) if high > low else 5
+    if value >= high:
+        return 9
+    return min(9, max(0, int(10 * (value - low) / (high - low)))) if high > low else 0

@@ -363,11 +363,7 @@ def tidy(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def parse_method(text: str) -> tuple[str, Path]:
-    """Split a command-line METHOD=PATH.
-
-    >>> parse_method("cellpose=masks.tif")
-    ('cellpose', PosixPath('masks.tif'))
-    """
+    """Split a command-line METHOD=PATH into the name and an existing path."""
     name, _, path = text.partition("=")
     if not path or not re.fullmatch(r"[\w .+-]{1,60}", name):
         raise BadInput(f"{text!r}: not METHOD=PATH; write for example cellpose=masks.tif")

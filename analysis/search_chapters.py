@@ -122,7 +122,7 @@ def history_chapter(record: Record) -> Section | None:
                 str(row["target"]),
                 trial_name(row) + (" (reference)" if row.get("reference") else ""),
                 str(row.get("status", "")),
-                significant(row.get("epochs"), 4).removesuffix(".0"),
+                number(row.get("epochs"), 0),
                 number(row.get("val_dataset_iou")),
                 number(row.get("train_loss")),
                 number(row.get("val_loss")),

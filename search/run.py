@@ -8,14 +8,11 @@ Each stage reads what the one before wrote; the same command on an existing RUN 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +21,14 @@ from data_io.errors import BadInput
 from data_io.provenance import provenance
 from search.changes import differences
 from search.config import Config, config_hash, dump, load
-from search.options import CONFIG_OF_A_RUN, Options, parse
+from search.options import CONFIG_OF_A_RUN, parse
+from search.signals import Ended, Signals
 
 if TYPE_CHECKING:
     from data_io.store import Dataset
     from search.ledger import Ledger
     from search.space import Plan, TrialConfig
     from search.trial import Banks, Row
-
-
-class Preempted(BaseException):
-    """SIGTERM: someone needs the machine; everything up to the last epoch is on disk."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,18 +41,16 @@ def main(arguments: list[str] | None = None) -> int:
     if options.dry_run:
         return dry_run(config)
     run_dir = options.resume or options.out or numbered(Path("runs"))
+    signals = Signals()
+    signals.install()
     try:
-        with _sigterm_raises():
-            return run(config, run_dir)
-    except Preempted:
-        print(f"pre-empted; go on with: python -m search.run --resume {run_dir}", file=sys.stderr)
-        return errors.PREEMPTED
-    except KeyboardInterrupt:
-        print(f"interrupted; go on with: python -m search.run --resume {run_dir}", file=sys.stderr)
-        return errors.INTERRUPTED
+        return run(config, run_dir, signals)
+    except Ended as end:
+        print(f"{end}: stopped; go on with: python -m search.run --resume {run_dir}", file=sys.stderr)
+        return end.code
 
 
-def run(config: Config, run_dir: Path) -> int:
+def run(config: Config, run_dir: Path, signals: Signals) -> int:
     """Go the whole way in `run_dir`, skipping what is done; returns the exit code."""
     began = time.monotonic()
     config = settled_config(config, run_dir)
@@ -69,14 +61,14 @@ def run(config: Config, run_dir: Path) -> int:
     try:
         with only_driver(run_dir):
             dataset = prepare_data(config, run_dir)
-            return _go(resolve(config, dataset), dataset, run_dir, began)
+            return _go(resolve(config, dataset), dataset, run_dir, signals, began)
     except BadInput:
         if made:
             _remove_unstarted(run_dir)
         raise
 
 
-def _go(config: Config, dataset: Dataset, run_dir: Path, began: float) -> int:
+def _go(config: Config, dataset: Dataset, run_dir: Path, signals: Signals, began: float) -> int:
     from analysis.compare import compare_run
     from postprocess.export import read_labels
     from postprocess.run import run as postprocess
@@ -90,7 +82,7 @@ def _go(config: Config, dataset: Dataset, run_dir: Path, began: float) -> int:
     ledger = Ledger(run_dir / "ledger.jsonl")
     try:
         announce(config, dataset, plan, notes, run_dir)
-        train(config, plan, dataset, run_dir, ledger)
+        train(config, plan, dataset, run_dir, ledger, signals)
         states = ledger.trials()
         chosen = eligible(plan.trials, states, lambda trial: run_dir / "trials" / trial)
         if not chosen:
@@ -189,7 +181,7 @@ def make_plan(config: Config, dataset: Dataset) -> tuple[Plan, list[str]]:
     return plan(config, channels, weights=pretraining), notes
 
 
-def train(config: Config, plan: Plan, dataset: Dataset, run_dir: Path, ledger: Ledger) -> None:
+def train(config: Config, plan: Plan, dataset: Dataset, run_dir: Path, ledger: Ledger, signals: Signals) -> None:
     """Search: every trial that is not settled, on Ray, watched by the display and W&B."""
     import ray
 
@@ -206,11 +198,13 @@ def train(config: Config, plan: Plan, dataset: Dataset, run_dir: Path, ledger: L
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for notice in start_ray().notices:
         say(f"note: {notice}")
+    signals.install()
     tracker = make_tracker(config.tracking, run_dir, run_dir.resolve().name)
     settled = {name: state.status for name, state in ledger.trials().items() if state.status}
     try:
-        with Display(plan.trials, settled, config.budget.minutes) as display:
-            search(config, plan, banks, run_dir, ledger, [display, Tracking(tracker)])
+        with signals.patiently(), Display(plan.trials, settled, config.budget.minutes) as display:
+            watchers = [display, Tracking(tracker)]
+            search(config, plan, banks, run_dir, ledger, watchers, lambda: signals.received is not None)
     finally:
         ray.shutdown()
         tracker.close()
@@ -430,20 +424,6 @@ def numbered(parent: Path) -> Path:
 def say(line: str) -> None:
     """Print a line at once."""
     print(line, flush=True)
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into `Preempted`, so that Ray is shut down and the exit code says so."""
-
-    def handler(number: int, frame: object) -> None:
-        raise Preempted
-
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,19 @@ def needs_training(config: Config, plan: Plan, ledger: Ledger) -> bool:
     return bool(_waiting(plan, ledger)) and not _ended(ledger, config)
 
 
-def search(config: Config, plan: Plan, banks: Banks, run_dir: Path, ledger: Ledger, watchers: list[Watcher]) -> None:
+def search(
+    config: Config,
+    plan: Plan,
+    banks: Banks,
+    run_dir: Path,
+    ledger: Ledger,
+    watchers: list[Watcher],
+    interrupted: Callable[[], bool] = lambda: False,
+) -> None:
     """Train every trial of the plan that the ledger does not know to be settled.
 
-    Ray must have been started. Returns when all trials have ended or the budget is spent; what happened stands in `ledger`.
+    Ray must have been started. Returns when all trials have ended, the budget is spent or `interrupted` says so; what
+    happened stands in `ledger`.
     """
     judge = Judge(plan.trials, config.schedule)
     decided = judge.replay(ledger)
@@ -39,7 +49,9 @@ def search(config: Config, plan: Plan, banks: Banks, run_dir: Path, ledger: Ledg
         return
     budget = Budget(config, ledger)
     scheduler = LedgerScheduler(ledger, judge, watchers, budget.spent)
-    _tune(waiting, banks, run_dir, scheduler, budget, config)
+    _tune(waiting, banks, run_dir, scheduler, lambda: interrupted() or budget.spent() is not None, config)
+    if interrupted():
+        return
     ledger.append("end", "", budget=config.budget.model_dump(), elapsed=budget.elapsed())
 
 
@@ -98,7 +110,7 @@ def _earlier_seconds(ledger: Ledger, pause: float = 300.0) -> float:
 
 
 def _tune(
-    trials: list[TrialConfig], banks: Banks, run_dir: Path, scheduler: LedgerScheduler, budget: Budget, config: Config
+    trials: list[TrialConfig], banks: Banks, run_dir: Path, scheduler: LedgerScheduler, over: Callable[[], bool], config: Config
 ) -> None:
     from ray import tune
 
@@ -118,7 +130,7 @@ def _tune(
             name="search",
             storage_path=str(scratch.resolve()),
             failure_config=tune.FailureConfig(max_failures=1),
-            stop=_stopper(budget),
+            stop=_stopper(over),
             verbose=0,
         ),
     )
@@ -126,19 +138,19 @@ def _tune(
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _stopper(budget: Budget) -> Any:
+def _stopper(over: Callable[[], bool]) -> Any:
     from ray.tune import Stopper
 
-    class OutOfBudget(Stopper):  # type: ignore[misc]
-        """Ends the experiment once the budget is spent."""
+    class Over(Stopper):  # type: ignore[misc]
+        """Ends the experiment."""
 
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
             return False
 
         def stop_all(self) -> bool:
-            return budget.spent() is not None
+            return over()
 
-    return OutOfBudget()
+    return Over()
 
 
 def _trainable(config: dict[str, Any], banks: Banks, run_dir: Path) -> None:

@@ -1,0 +1,163 @@
+"""The scheduler between Ray and the ledger: record first, then judge; references spared; what diverges enters no rung."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+
+from search.config import load
+from search.feasibility import Feasibility
+from search.ledger import Ledger
+from search.scheduler import Judge, LedgerScheduler
+from search.space import Plan, TrialConfig, plan
+from search.trial import COLUMNS
+from search.tuning import SETTLED, Budget, needs_training
+
+CONFIG = load("demo", None, ["train.crop=128", "train.max_epochs=9", "schedule.grace_epochs=1"])
+PLAN: Plan = plan(CONFIG, examine=lambda cells: {cell: Feasibility(True, 128) for cell in cells})
+
+
+class Watching:
+    """A watcher that remembers."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def started(self, trial: TrialConfig) -> None:
+        self.seen.append(("started", trial.id))
+
+    def epoch(self, trial: TrialConfig, row: dict[str, Any]) -> None:
+        self.seen.append((f"epoch {row['epoch']}", trial.id))
+
+    def ended(self, trial: TrialConfig, status: str, reason: str) -> None:
+        self.seen.append((status, trial.id))
+
+
+def ray_trial(config: TrialConfig, **more: Any) -> Any:
+    return SimpleNamespace(config={"trial": config.model_dump(mode="json")}, trial_id=config.id, **more)
+
+
+def row(epoch: int, value: Any, loss: Any = 0.5) -> dict[str, Any]:
+    return dict.fromkeys(COLUMNS, 0.1) | {"epoch": epoch, "rung_metric": value, "train_loss": loss}
+
+
+def scheduler(tmp_path: Path, budget: Any = lambda: None) -> tuple[LedgerScheduler, Watching]:
+    watching = Watching()
+    return LedgerScheduler(Ledger(tmp_path / "ledger.jsonl"), Judge(PLAN.trials, CONFIG.schedule), [watching], budget), watching
+
+
+def of_target(target: str) -> list[TrialConfig]:
+    return [t for t in PLAN.trials if t.target == target and not t.reference]
+
+
+def test_a_weak_trial_stops_and_the_ledger_says_at_which_rung(tmp_path: Path) -> None:
+    judge, watching = scheduler(tmp_path)
+    strong, weak = of_target("star")[:2]
+    assert judge.on_trial_result(None, ray_trial(strong), row(1, 0.8)) == TrialScheduler.CONTINUE  # type: ignore[arg-type]
+    assert judge.on_trial_result(None, ray_trial(weak), row(1, 0.2)) == TrialScheduler.STOP  # type: ignore[arg-type]
+    state = judge.ledger.trials()[weak.id]
+    assert state.status == "stopped"
+    assert (state.ending["rung"], state.ending["value"], state.ending["cutoff"]) == (1, 0.2, 0.8)
+    assert watching.seen[-1] == ("stopped", weak.id)
+
+
+def test_trials_of_different_targets_are_not_compared(tmp_path: Path) -> None:
+    judge, _ = scheduler(tmp_path)
+    assert judge.on_trial_result(None, ray_trial(of_target("star")[0]), row(1, 0.9)) == TrialScheduler.CONTINUE  # type: ignore[arg-type]
+    weak = ray_trial(of_target("two_class")[0])
+    assert judge.on_trial_result(None, weak, row(1, 0.1)) == TrialScheduler.CONTINUE  # type: ignore[arg-type]
+
+
+def test_a_reference_is_never_stopped_and_enters_no_rung(tmp_path: Path) -> None:
+    judge, _ = scheduler(tmp_path)
+    reference = next(t for t in PLAN.trials if t.reference)
+    judge.on_trial_result(None, ray_trial(of_target(reference.target)[0]), row(1, 0.9))  # type: ignore[arg-type]
+    for epoch in range(1, reference.epochs):
+        assert judge.on_trial_result(None, ray_trial(reference), row(epoch, 0.0)) == TrialScheduler.CONTINUE  # type: ignore[arg-type]
+    assert judge.on_trial_result(None, ray_trial(reference), row(reference.epochs, 0.0)) == TrialScheduler.STOP  # type: ignore[arg-type]
+    assert judge.ledger.trials()[reference.id].status == "completed"
+    assert all(reference.id not in rung for b in judge.judge.brackets.values() for rung in b.recorded.values())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.9"])
+def test_what_is_no_number_diverges_at_once_and_leaves_the_others_alone(tmp_path: Path, value: Any) -> None:
+    judge, _ = scheduler(tmp_path)
+    bad, good = of_target("star")[:2]
+    assert judge.on_trial_result(None, ray_trial(bad), row(1, value)) == TrialScheduler.STOP  # type: ignore[arg-type]
+    assert judge.ledger.trials()[bad.id].status == "diverged"
+    assert judge.on_trial_result(None, ray_trial(good), row(1, 0.1)) == TrialScheduler.CONTINUE  # type: ignore[arg-type]
+    again = Judge(PLAN.trials, CONFIG.schedule)
+    again.replay(Ledger(tmp_path / "ledger.jsonl"))
+    assert again.brackets["star"].recorded == {1: {good.id: 0.1}}
+
+
+def test_the_rungs_rebuilt_from_the_ledger_are_those_that_decided(tmp_path: Path) -> None:
+    judge, _ = scheduler(tmp_path)
+    values = iter([0.5, 0.4, 0.6, 0.55, 0.1, 0.7, 0.65, 0.2, 0.3])
+    stopped = set()
+    for epoch in (1, 3):
+        for trial in of_target("two_class"):
+            if trial.id in stopped:
+                continue
+            if judge.on_trial_result(None, ray_trial(trial), row(epoch, next(values))) == TrialScheduler.STOP:  # type: ignore[arg-type]
+                stopped.add(trial.id)
+    again = Judge(PLAN.trials, CONFIG.schedule)
+    assert set(again.replay(Ledger(tmp_path / "ledger.jsonl"))) == stopped
+    assert again.brackets["two_class"].recorded == judge.judge.brackets["two_class"].recorded
+
+
+def test_a_failed_trial_keeps_its_last_line_and_is_only_then_settled(tmp_path: Path) -> None:
+    judge, _ = scheduler(tmp_path)
+    trial = of_target("star")[0]
+    error = tmp_path / "error.txt"
+    error.write_text("Traceback\n  somewhere\nRuntimeError: no such layer\n")
+    judge.on_trial_error(None, ray_trial(trial, should_recover=lambda: True, error_file=str(error)))  # type: ignore[arg-type]
+    assert trial.id not in judge.ledger.trials()
+    judge.on_trial_error(None, ray_trial(trial, should_recover=lambda: False, error_file=str(error)))  # type: ignore[arg-type]
+    state = judge.ledger.trials()[trial.id]
+    assert (state.status, state.ending["reason"]) == ("failed", "RuntimeError: no such layer")
+    assert "somewhere" in state.ending["traceback"]
+
+
+def test_a_spent_budget_ends_running_trials_and_starts_no_more(tmp_path: Path) -> None:
+    judge, _ = scheduler(tmp_path, budget=lambda: "budget of 1 minutes spent")
+    trial = of_target("star")[0]
+    assert judge.on_trial_result(None, ray_trial(trial), row(1, 0.5)) == TrialScheduler.STOP  # type: ignore[arg-type]
+    assert judge.ledger.trials()[trial.id].status == "budget"
+
+
+def test_an_epoch_repeated_after_a_restart_is_not_judged_or_shown_twice(tmp_path: Path) -> None:
+    judge, watching = scheduler(tmp_path)
+    trial = ray_trial(of_target("star")[0])
+    judge.on_trial_result(None, trial, row(1, 0.5))  # type: ignore[arg-type]
+    judge.on_trial_result(None, trial, row(1, 0.5))  # type: ignore[arg-type]
+    assert [what for what, _ in watching.seen] == ["epoch 1"]
+
+
+def test_a_finished_search_needs_no_training_until_its_budget_changes(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    assert needs_training(CONFIG, PLAN, ledger)
+    ledger.append("budget", PLAN.trials[0].id, reason="minutes")
+    ledger.append("end", "", budget=CONFIG.budget.model_dump(), elapsed=480)
+    assert not needs_training(CONFIG, PLAN, ledger)
+    longer = CONFIG.model_copy(update={"budget": CONFIG.budget.model_copy(update={"minutes": 60.0})})
+    assert needs_training(longer, PLAN, ledger)
+
+
+def test_the_epoch_budget_counts_all_trials(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"budget": CONFIG.budget.model_copy(update={"epochs": 2, "minutes": None})})
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    budget = Budget(config, ledger)
+    ledger.epoch("a", row(1, 0.1))
+    assert budget.spent() is None
+    ledger.epoch("b", row(1, 0.1))
+    assert budget.spent() == "budget of 2 epochs spent"
+
+
+def test_settled_states_are_those_a_resumed_search_leaves_alone() -> None:
+    assert {"completed", "stopped", "failed", "diverged"} == SETTLED
