@@ -1,8 +1,9 @@
 """ASHA's decisions as plain functions of what was reported before (Li et al. 2020, the stopping variant).
 
-A bracket holds the trials of one target. At each rung (grace, grace x eta, grace x eta^2, ... epochs) a trial goes on if its
-value is among the best 1 / eta of those that reached the rung before it; the first one always goes on, so that every bracket
-finishes at least one trial. Nothing here knows Ray: replaying the ledger through `Bracket.judge` gives the same decisions.
+A bracket holds the trials of one target. At each rung (grace, grace x eta, grace x eta^2, ... epochs) a trial goes on
+if its value is among the best 1 / eta of those that reached the rung before it; the first one always goes on, so that
+every bracket finishes at least one trial. Nothing here knows Ray: replaying the ledger through `Bracket.judge` gives
+the same decisions.
 
     >>> bracket = Bracket(grace=1, max_epochs=9, reduction=3)
     >>> bracket.judge("a", 1, 0.5).stop, bracket.judge("b", 1, 0.4).stop, bracket.judge("c", 1, 0.6).stop

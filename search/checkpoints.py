@@ -1,16 +1,20 @@
 """Checkpoints of a trial: complete or not there at all.
 
-A checkpoint is a folder ``epoch_000012`` with Lightning's ``state.ckpt`` and a ``manifest.json`` of sizes and SHA-256 that is
-written last; a folder without it, or whose files differ from it, is never used. A trial keeps its best and its newest one.
+A checkpoint is a folder ``epoch_000012`` with Lightning's ``state.ckpt`` and a ``manifest.json`` of sizes and SHA-256
+that is written last; a folder without it, or whose files differ from it, is never used. A trial keeps its best and
+its newest one.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_io import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STATE = "state.ckpt"
 MANIFEST = "manifest.json"
@@ -18,7 +22,11 @@ MANIFEST = "manifest.json"
 
 def seal(folder: Path, epoch: int, value: float) -> None:
     """Write the manifest of a checkpoint whose files are complete; `value` is its rung metric."""
-    parts = {p.name: {"bytes": p.stat().st_size, "sha256": files.sha256(p)} for p in sorted(folder.iterdir()) if p.name != MANIFEST}
+    parts = {
+        p.name: {"bytes": p.stat().st_size, "sha256": files.sha256(p)}
+        for p in sorted(folder.iterdir())
+        if p.name != MANIFEST
+    }
     files.write_json(folder / MANIFEST, {"epoch": epoch, "value": value, "files": parts})
 
 

@@ -26,7 +26,7 @@ OVERHEAD = 1.6
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimated epochs and wall-clock seconds of a search on this machine, and the trials expected to run to the end."""
+    """Estimated epochs and wall-clock seconds of a search here, and the trials expected to run to the end."""
 
     epochs: int
     seconds: float
@@ -34,7 +34,9 @@ class Cost:
 
 
 @cache
-def forward_flops(architecture: str, encoder: str, target: str, crop: int, channels: int, depth: int, width: float) -> float:
+def forward_flops(
+    architecture: str, encoder: str, target: str, crop: int, channels: int, depth: int, width: float
+) -> float:
     """Floating-point operations of one forward pass of one crop, without computing it."""
     with torch.device("meta"):
         network = models.build(architecture, encoder, target, channels, depth=depth, width=width).eval()
@@ -78,7 +80,9 @@ def estimate(config: Config, plan: Plan, slots: int, crops_per_epoch: int, chann
     """Cost of the plan on `slots` parallel trials; every target is expected to stop as ASHA's reduction says."""
     speed = machine_flops(max(1, int(config.resources.cpus_per_trial)))
     epochs = {trial.id: _expected_epochs(config, plan, trial) for trial in plan.trials}
-    seconds = sum(epochs[t.id] * crops_per_epoch * BACKWARD * _flops(t, channels) * OVERHEAD / speed for t in plan.trials)
+    seconds = sum(
+        epochs[t.id] * crops_per_epoch * BACKWARD * _flops(t, channels) * OVERHEAD / speed for t in plan.trials
+    )
     limit = 60 * config.budget.minutes if config.budget.minutes else math.inf
     finishing = sum(t.reference or not config.schedule.asha for t in plan.trials)
     if config.schedule.asha:
@@ -94,7 +98,7 @@ def _flops(trial: TrialConfig, channels: int) -> float:
 
 
 def _expected_epochs(config: Config, plan: Plan, trial: TrialConfig) -> float:
-    """Mean epochs of a trial when at each rung the share 1 / eta of its target's trials goes on, at least one of them."""
+    """Mean epochs of a trial when at each rung the share 1 / eta of its target's trials goes on, at least one."""
     schedule = config.schedule
     if trial.reference or not schedule.asha:
         return trial.epochs

@@ -1,7 +1,8 @@
 """Which cells of the grid can run, found by building each network on the meta device and pushing a crop through it.
 
-No memory is claimed and no weight is made: the libraries' own constructors and shape rules decide. The study's grid at 224 px:
-34 cells run, the two PAN cells on VGG19 and InceptionResNetV2 need output stride 32 and 256-px crops, 4 DeepLab cells cannot.
+No memory is claimed and no weight is made: the libraries' own constructors and shape rules decide. The study's grid
+at 224 px: 34 cells run, the two PAN cells on VGG19 and InceptionResNetV2 need output stride 32 and 256-px crops, 4
+DeepLab cells cannot.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from data_io import files
 from data_io.errors import BadInput
 from search import models
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PAN_CROP_STRIDES = 8
 """PAN's attention pools its deepest map three times: a crop has at least this many output strides."""
@@ -50,7 +54,9 @@ def examine(
     for output_stride, size in attempts:
         fault = _fault(architecture, encoder, size, in_channels, depth, width, output_stride)
         if fault is None:
-            changed = (["output stride 32"] if output_stride == 32 else []) + ([f"{size}-px crops"] if size != crop else [])
+            changed = (["output stride 32"] if output_stride == 32 else []) + (
+                [f"{size}-px crops"] if size != crop else []
+            )
             return Feasibility(True, size, output_stride, f"{', '.join(changed)}: {reason}" if changed else "")
         reason = reason or fault
     return Feasibility(ok=False, crop=crop, reason=reason)
@@ -70,7 +76,7 @@ def _fault(
     except (BadInput, KeyError) as error:
         raise BadInput(unknown_encoder(encoder)) from error
     except (ValueError, RuntimeError, NotImplementedError) as error:
-        if "nknown model" in str(error) or "is not supported" in str(error) and encoder in str(error):
+        if "nknown model" in str(error) or ("is not supported" in str(error) and encoder in str(error)):
             raise BadInput(unknown_encoder(encoder)) from error
         return str(error).strip().splitlines()[0]
     return None
@@ -81,12 +87,16 @@ def unknown_encoder(encoder: str) -> str:
     import difflib
 
     near = difflib.get_close_matches(encoder, models.known_encoders(), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "use a segmentation-models-pytorch name or tu- and a timm name"
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else "use a segmentation-models-pytorch name or tu- and a timm name"
+    )
     return f"encoder {encoder!r}: unknown; {hint}"
 
 
 class Cache:
-    """Examined cells kept between runs, by library versions: the study's grid takes minutes to examine the first time."""
+    """Examined cells kept between runs, by library versions: the study's grid takes minutes the first time."""
 
     def __init__(self, path: Path | None = None) -> None:
         home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))

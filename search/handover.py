@@ -1,10 +1,11 @@
-"""The hand-over model: ``model.safetensors`` (weights) and ``model.json`` (everything needed to use them), bound by SHA-256."""
+"""The hand-over model: ``model.safetensors`` (weights) and ``model.json`` (everything needed to use them), bound by
+SHA-256.
+"""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -13,6 +14,9 @@ from safetensors.torch import save as save_tensors
 from data_io import files
 from data_io.errors import BadInput
 from search import models
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WEIGHTS = "model.safetensors"
 FACTS = "model.json"
@@ -57,7 +61,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{folder / FACTS}: not JSON ({fault}); run the search again to write it anew") from fault
     missing = [name for name in (*BUILD, "sha256", "normalisation", "decode") if name not in facts]
     if facts.get("format") != FORMAT or missing:
-        raise BadInput(f"{folder / FACTS}: lacks {', '.join(missing) or 'the format'}; it was not written by this version")
+        raise BadInput(
+            f"{folder / FACTS}: lacks {', '.join(missing) or 'the format'}; it was not written by this version"
+        )
     return facts
 
 
@@ -88,5 +94,7 @@ def load(folder: Path, device: str = "cpu") -> tuple[models.Network, dict[str, A
     try:
         network.load_state_dict(load_tensors(data))
     except RuntimeError as fault:
-        raise BadInput(f"{weights}: does not fit {facts['architecture']} on {facts['encoder']} ({str(fault)[:200]})") from fault
+        raise BadInput(
+            f"{weights}: does not fit {facts['architecture']} on {facts['encoder']} ({str(fault)[:200]})"
+        ) from fault
     return network.eval().to(device=device, memory_format=torch.channels_last), facts  # type: ignore[call-overload]

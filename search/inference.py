@@ -60,7 +60,9 @@ def _tiled(network: models.Network, image: NDArray[np.float32], tile: int, margi
             y0, x0 = max(0, top - margin), max(0, left - margin)
             part = _whole(network, image[:, y0 : top + tile + margin, x0 : left + tile + margin])
             bottom, right = min(height, top + tile), min(width, left + tile)
-            inner = part[..., (top - y0) // grid : -(-(bottom - y0) // grid), (left - x0) // grid : -(-(right - x0) // grid)]
+            inner = part[
+                ..., (top - y0) // grid : -(-(bottom - y0) // grid), (left - x0) // grid : -(-(right - x0) // grid)
+            ]
             scores[..., top // grid : -(-bottom // grid), left // grid : -(-right // grid)] = inner
     return scores
 

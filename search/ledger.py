@@ -1,8 +1,8 @@
 """The run's ledger: one fsynced JSON line per event, the single source of truth about what a search has done.
 
-Events: ``start`` and ``epoch`` (one per completed epoch, with its metrics), ``stop`` (early stopping's decision, with rung,
-value and cutoff), ``complete``, ``fail``, ``diverge``, ``budget``. A trial's state and ASHA's rungs follow from the events by
-replay; Ray's own state is never read back.
+Events: ``start`` and ``epoch`` (one per completed epoch, with its metrics), ``stop`` (early stopping's decision, with
+rung, value and cutoff), ``complete``, ``fail``, ``diverge``, ``budget``. A trial's state and ASHA's rungs follow from
+the events by replay; Ray's own state is never read back.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import json
 import os
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_io.errors import BadInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FINAL = {"stop": "stopped", "complete": "completed", "fail": "failed", "diverge": "diverged", "budget": "budget"}
 """Events that end a trial, and the status they give it."""

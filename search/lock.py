@@ -6,11 +6,14 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_io.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 @contextmanager
@@ -22,7 +25,9 @@ def only_driver(run_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
-            raise BadInput(f"{run_dir}: locked by {file.read().strip() or 'another search'}; wait for it or end it") from None
+            raise BadInput(
+                f"{run_dir}: locked by {file.read().strip() or 'another search'}; wait for it or end it"
+            ) from None
         file.truncate(0)
         file.write(f"{socket.gethostname()}/{os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         file.flush()

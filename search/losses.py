@@ -1,8 +1,8 @@
 """Losses of the search, all ``(scores, target) -> scalar``, finite on empty targets.
 
-Shapes: two_class scores ``(N, 1, Y, X)`` logits, target ``(N, Y, X)`` in {0, 1}; three_class scores ``(N, 3, Y, X)`` logits,
-target ``(N, Y, X)`` in {0 background, 1 core, 2 boundary}; star scores ``(N, 1 + R, Y', X')``, target ``(N, 1 + R, Y', X')``:
-object probability (Euclidean distance, 0 to 1) and ray lengths in pixels.
+Shapes: two_class scores ``(N, 1, Y, X)`` logits, target ``(N, Y, X)`` in {0, 1}; three_class scores ``(N, 3, Y, X)``
+logits, target ``(N, Y, X)`` in {0 background, 1 core, 2 boundary}; star scores ``(N, 1 + R, Y', X')``, target ``(N, 1
++ R, Y', X')``: object probability (Euclidean distance, 0 to 1) and ray lengths in pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from data_io.errors import BadInput
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 SMOOTH = 1.0
-"""Pixels added to numerator and denominator: an empty target with an empty prediction costs 0, a false positive something."""
+"""Pixels added to numerator and denominator: an empty target with an empty prediction costs 0, a false positive
+something.
+"""
 BOUNDARY_WEIGHT = 2.0
 """Weight of the boundary class in the cross entropy; about 15 % of the foreground is boundary."""
 
@@ -33,7 +35,9 @@ def _probabilities(scores: torch.Tensor, target: torch.Tensor) -> tuple[torch.Te
 
 
 def _overlap(scores: torch.Tensor, target: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:
-    """Return 1 - Tversky index, false positives weighted `alpha`, false negatives `beta`, over the batch, mean over classes."""
+    """Return 1 - Tversky index, false positives weighted `alpha`, false negatives `beta`, over the batch, mean over
+    classes.
+    """
     p, t = _probabilities(scores, target)
     hit = (p * t).sum(dim=1)
     false_positive, false_negative = p.sum(dim=1) - hit, t.sum(dim=1) - hit
@@ -51,7 +55,9 @@ def tversky(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return _overlap(scores, target, 0.3, 0.7)
 
 
-def cross_entropy(scores: torch.Tensor, target: torch.Tensor, boundary: float | torch.Tensor = BOUNDARY_WEIGHT) -> torch.Tensor:
+def cross_entropy(
+    scores: torch.Tensor, target: torch.Tensor, boundary: float | torch.Tensor = BOUNDARY_WEIGHT
+) -> torch.Tensor:
     """Binary or three-class cross entropy, the boundary class weighted `boundary`."""
     scores = scores.float()
     if scores.shape[1] == 1:

@@ -1,18 +1,21 @@
 """Networks of the search: the study's eight architectures on any smp or timm encoder, and StarDist's own light U-Net.
 
-Every network maps ``(N, C, Y, X)`` float32 images to ``(N, K, Y / grid, X / grid)`` raw scores (logits, ray lengths in pixels).
+Every network maps ``(N, C, Y, X)`` float32 images to ``(N, K, Y / grid, X / grid)`` raw scores (logits, ray lengths
+in pixels).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from data_io.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ARCHITECTURES: dict[str, str] = {
     "unet": "Unet",
@@ -38,7 +41,7 @@ _DECODER = (256, 128, 64, 32, 16)
 
 
 def _widths(depth: int, width: float) -> tuple[int, ...]:
-    """Decoder channels from the deepest of `depth` levels up, `width` times the smp defaults, at least 8."""
+    """Return decoder channels from the deepest of `depth` levels up, `width` times the smp defaults, at least 8."""
     return tuple(max(8, round(channels * width)) for channels in _DECODER[-depth:])
 
 
@@ -95,7 +98,8 @@ class StarDistUNet(nn.Module):
             channels = base * 2**level
         self.middle = _pair(channels, base * 2**depth, base * 2 ** (depth - 1))
         self.up = nn.ModuleList(
-            _pair(2 * base * 2**level, base * 2**level, base * 2 ** max(0, level - 1)) for level in reversed(range(depth))
+            _pair(2 * base * 2**level, base * 2**level, base * 2 ** max(0, level - 1))
+            for level in reversed(range(depth))
         )
         self.features = nn.Sequential(nn.Conv2d(base, 128, 3, padding=1), nn.ReLU(inplace=True))
         self.head = nn.Conv2d(128, out_channels, 1)
@@ -183,13 +187,13 @@ def build(
 
 def _start_rays(body: nn.Module, length: float = 8.0) -> None:
     """Start the ray lengths at a plausible radius (px), so that the first epochs are not spent growing from zero."""
-    head = body.segmentation_head[0]  # type: ignore[index]
+    head: Any = body.segmentation_head
     with torch.no_grad():
-        head.bias[1:] = length  # type: ignore[index]
+        head[0].bias[1:] = length
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Number of trainable parameters."""
+    """Count the trainable parameters."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
@@ -210,7 +214,7 @@ def device() -> str:
 
 
 def known_encoders() -> list[str]:
-    """Encoder names of segmentation-models-pytorch; ``tu-`` plus any timm model name works as well."""
+    """Return encoder names of segmentation-models-pytorch; ``tu-`` plus any timm model name works as well."""
     import segmentation_models_pytorch as smp
 
     return sorted(smp.encoders.get_encoder_names())

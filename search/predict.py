@@ -1,7 +1,7 @@
 """Apply the chosen models to frames: the GPU stage that writes predictions.zarr.
 
-    python -m search.predict RUN                            what is missing of the run's own held-out frames
-    python -m search.predict RUN --images FOLDER --out DIR  frames without annotation, on to instances and the cells table
+python -m search.predict RUN                            what is missing of the run's own held-out frames
+python -m search.predict RUN --images FOLDER --out DIR  frames without annotation, on to instances and the cells table
 """
 
 from __future__ import annotations
@@ -28,14 +28,23 @@ if TYPE_CHECKING:
 
 RUN_FACTS = "run.json"
 PREDICTIONS = "predictions.zarr"
+EXAMPLES = """\
+examples:
+  python -m search.predict results --images new_movie --out measured
+  python -m search.predict results
+"""
 Progress = Callable[[str], None]
 
 
 def model_folders(run_dir: Path) -> dict[str, Path]:
     """Model folders of a run by target; BadInput where the search has not chosen any."""
-    found = {folder.name: folder for folder in sorted((run_dir / "best").glob("*")) if (folder / handover.FACTS).is_file()}
+    found = {
+        folder.name: folder for folder in sorted((run_dir / "best").glob("*")) if (folder / handover.FACTS).is_file()
+    }
     if not found:
-        raise BadInput(f"{run_dir}: no chosen model under best/; finish the search first: python -m search.run --resume {run_dir}")
+        raise BadInput(
+            f"{run_dir}: no chosen model under best/; finish the search first: python -m search.run --resume {run_dir}"
+        )
     return {target: found[target] for target in models.OUTPUTS if target in found}
 
 
@@ -72,7 +81,8 @@ def predict(
             continue
         network, facts = handover.load(folder, models.device())
         _check_channels(folder, facts, dataset)
-        say(f"{target}: predicting {len(missing)} frames with {facts['architecture']} on {facts['encoder'] or 'its own encoder'}")
+        encoder = facts["encoder"] or "its own encoder"
+        say(f"{target}: predicting {len(missing)} frames with {facts['architecture']} on {encoder}")
         for ref in missing:
             image = _by_rule(dataset, ref, facts["normalisation"]) if rule_of_model else dataset.normalised(ref)
             store.write(target, ref, inference.predict(network, image))
@@ -150,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m search.predict",
         description="Apply the best model of each target of a finished run.",
-        epilog="examples:\n  python -m search.predict results --images new_movie --out measured\n  python -m search.predict results",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished search")

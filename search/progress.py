@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from search.space import TrialConfig
-from search.trial import Row
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from search.space import TrialConfig
+    from search.trial import Row
 
 LOG_EVERY = 15.0
 """Seconds between two plain lines about running trials."""
@@ -48,7 +50,11 @@ class Display:
     """
 
     def __init__(
-        self, trials: tuple[TrialConfig, ...], settled: dict[str, str], minutes: float | None, stream: TextIO | None = None
+        self,
+        trials: tuple[TrialConfig, ...],
+        settled: dict[str, str],
+        minutes: float | None,
+        stream: TextIO | None = None,
     ) -> None:
         self.console = Console(file=stream or sys.stdout, highlight=False)
         self.seen = {trial.id: _Seen(trial, status=settled.get(trial.id, "waiting")) for trial in trials}
@@ -63,7 +69,9 @@ class Display:
             self.live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Leave one last line."""
         if self.live:
             self.live.stop()
@@ -88,7 +96,9 @@ class Display:
         seen = self.seen[trial.id]
         seen.status, seen.reason = status, reason
         if not self.live:
-            self.console.print(f"{self._clock()} {status}: {self._line(seen)}{f' ({reason})' if reason else ''}", soft_wrap=True)
+            self.console.print(
+                f"{self._clock()} {status}: {self._line(seen)}{f' ({reason})' if reason else ''}", soft_wrap=True
+            )
         self._refresh()
 
     def _refresh(self) -> None:
@@ -100,7 +110,10 @@ class Display:
         return f"{minutes:2d}:{seconds:02d}"
 
     def _headline(self) -> str:
-        counts = {status: sum(s.status == status for s in self.seen.values()) for status in ("completed", "stopped", "running")}
+        counts = {
+            status: sum(s.status == status for s in self.seen.values())
+            for status in ("completed", "stopped", "running")
+        }
         lost = sum(s.status in {"failed", "diverged"} for s in self.seen.values())
         waiting = sum(s.status == "waiting" for s in self.seen.values())
         limit = f" of {self.minutes:g} min" if self.minutes else ""
@@ -125,7 +138,8 @@ class Display:
         done = [s for s in self.seen.values() if s.row and s.status != "running"]
         leaders = {s.trial.target: s for s in sorted([*running, *done], key=lambda s: s.best)}
         for seen in [*leaders.values(), *(s for s in running if s not in leaders.values())][:20]:
-            assert seen.row is not None
+            if seen.row is None:
+                continue
             mark = "best so far, " if seen in leaders.values() else ""
             table.add_row(
                 seen.trial.target,

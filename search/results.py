@@ -1,10 +1,8 @@
-"""The tables a search leaves: trials.parquet and summary.json, from the ledger and from the labels that were written."""
+"""The tables a search leaves: trials.parquet and summary.json, from the ledger and from the labels written."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,6 +14,9 @@ from postprocess import methods
 from search.trial import best_row
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -27,7 +28,17 @@ if TYPE_CHECKING:
     ReadLabels = Callable[[str, FrameRef], NDArray[np.int32]]
 
 CLASSICAL = "classical"
-REPORTED = ("architecture", "encoder", "loss", "learning_rate", "weight_decay", "augmentation", "seed", "encoder_weights", "crop")
+REPORTED = (
+    "architecture",
+    "encoder",
+    "loss",
+    "learning_rate",
+    "weight_decay",
+    "augmentation",
+    "seed",
+    "encoder_weights",
+    "crop",
+)
 
 
 def trials_table(plan: Plan, ledger: Ledger, parameters: Mapping[str, int], test: Mapping[str, float]) -> pd.DataFrame:
@@ -89,7 +100,7 @@ def write_trials(run_dir: Path, table: pd.DataFrame) -> None:
 def scores_of(method: str, refs: list[FrameRef], dataset: Dataset, read: ReadLabels) -> dict[str, Any]:
     """Scores of a method's written labels on annotated frames, with frame-clustered intervals; JSON-ready."""
     counts = [frame_counts(dataset.labels(ref), read(method, ref)) for ref in refs]
-    return jsonable(score(counts, [f"{ref.field} {ref.frame}" for ref in refs]))
+    return as_json(score(counts, [f"{ref.field} {ref.frame}" for ref in refs]))
 
 
 def summary(
@@ -103,7 +114,7 @@ def summary(
     notes: list[str],
     seconds: float,
 ) -> dict[str, Any]:
-    """Return summary.json: data, every target's winner with its scores, the classical baseline, the search, what to beware of."""
+    """Return summary.json: data, every target's winner and scores, the classical baseline, the search, warnings."""
     val, test = dataset.frames("val"), dataset.frames("test")
     targets = {}
     for target, facts in models.items():
@@ -120,7 +131,8 @@ def summary(
             "test": scores_of(target, test, dataset, read),
             "ceiling": ceiling(target, test, dataset),
         }
-    baseline = {CLASSICAL: {"validation": scores_of(CLASSICAL, val, dataset, read), "test": scores_of(CLASSICAL, test, dataset, read)}}
+    parts = {"validation": val, "test": test}
+    baseline = {CLASSICAL: {part: scores_of(CLASSICAL, refs, dataset, read) for part, refs in parts.items()}}
     status = trials["status"].value_counts()
     return {
         "dataset": {
@@ -141,7 +153,10 @@ def summary(
         "winner": winner_of(targets, config.objective, len(val)),
         "search": {
             "trials": len(plan.trials),
-            **{name: int(status.get(name, 0)) for name in ("completed", "stopped", "failed", "diverged", "budget", "waiting")},
+            **{
+                name: int(status.get(name, 0))
+                for name in ("completed", "stopped", "failed", "diverged", "budget", "waiting")
+            },
             "references": int(trials["reference"].sum()),
             "epochs": ledger.epochs,
             "seconds": round(seconds, 1),
@@ -161,16 +176,20 @@ def summary(
 
 
 def winner_of(targets: Mapping[str, Mapping[str, Any]], objective: str, frames: int) -> dict[str, Any]:
-    """Return the target whose model is best by the objective on the validation frames, and a sentence that says how sure."""
+    """Return the target whose model is best on the validation frames, and a sentence that says how sure."""
     best = max(targets, key=lambda name: targets[name]["objective"])
     chosen = targets[best]
-    measured = {"pq": "panoptic quality (PQ)", "iou": "dataset IoU"}.get(objective, f"trait fidelity of {objective[6:]}")
+    measured = {"pq": "panoptic quality (PQ)", "iou": "dataset IoU"}.get(
+        objective, f"trait fidelity of {objective[6:]}"
+    )
+    encoder = chosen["configuration"]["encoder"] or "its own encoder"
     sentence = (
-        f"{best} with {chosen['configuration']['architecture']} on {chosen['configuration']['encoder'] or 'its own encoder'} "
-        f"has the best {measured} on the validation frames."
+        f"{best} with {chosen['configuration']['architecture']} on {encoder} has the best {measured} on validation."
     )
     if frames < 5:
-        sentence += f" With {frames} validation frames the methods cannot be ranked with confidence: this is a choice by point estimate."
+        sentence += (
+            f" With {frames} validation frames this is a choice by point estimate: the methods cannot be ranked."
+        )
     return {"target": best, "objective": objective, "value": chosen["objective"], "sentence": sentence}
 
 
@@ -180,15 +199,17 @@ def ceiling(target: str, refs: list[FrameRef], dataset: Dataset) -> dict[str, An
     best = methods.ceiling(target, truth, pq_score)
     module = methods.target_named(target)
     counts = [frame_counts(labels, module.decode(module.perfect(labels), best.params)) for labels in truth]
-    return jsonable(score(counts))
+    return as_json(score(counts))
 
 
-def jsonable(value: Any) -> Any:
-    """Return `value` with NaN as None and tuples as lists, for strict JSON."""
-    if isinstance(value, dict):
-        return {key: jsonable(item) for key, item in value.items()}
+def as_json(scores: dict[str, Any]) -> dict[str, Any]:
+    """Return scores with plain numbers, and None where there is no finite one."""
+    return {key: _plain(value) for key, value in scores.items()}
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
+        return [_plain(item) for item in value]
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -27,6 +27,7 @@ from search.signals import Ended, Signals
 if TYPE_CHECKING:
     from data_io.store import Dataset
     from search.ledger import Ledger
+    from search.scheduler import Watcher
     from search.space import Plan, TrialConfig
     from search.trial import Banks, Row
 
@@ -96,7 +97,15 @@ def _go(config: Config, dataset: Dataset, run_dir: Path, signals: Signals, began
         say("instances and morphology")
         done = postprocess(run_dir)
         facts = results.summary(
-            config, plan, ledger, dataset, models, _reader(run_dir, read_labels), trials, notes, time.monotonic() - began
+            config,
+            plan,
+            ledger,
+            dataset,
+            models,
+            _reader(run_dir, read_labels),
+            trials,
+            notes,
+            time.monotonic() - began,
         )
         files.write_json(run_dir / "summary.json", facts)
     finally:
@@ -105,7 +114,7 @@ def _go(config: Config, dataset: Dataset, run_dir: Path, signals: Signals, began
     report_failed = False
     try:
         report: Path | None = compare_run(run_dir)
-    except Exception as fault:  # noqa: BLE001 - the numbers stand; say what the report died of and go out with its code
+    except Exception as fault:
         import traceback
 
         (run_dir / "report_error.txt").write_text(traceback.format_exc())
@@ -122,14 +131,20 @@ def settled_config(config: Config, run_dir: Path) -> Config:
     """Return the configuration to run with; BadInput when the folder holds a run of another one, or something else."""
     stored = run_dir / CONFIG_OF_A_RUN
     if not stored.is_file():
-        if run_dir.is_dir() and any(p.name not in {"lock", "cache", "dataset.zarr", "synthetic"} for p in run_dir.iterdir()):
+        if run_dir.is_dir() and any(
+            p.name not in {"lock", "cache", "dataset.zarr", "synthetic"} for p in run_dir.iterdir()
+        ):
             raise BadInput(f"{run_dir}: holds files that are no run; give a new folder with --out")
         return config
     before = load(None, stored, [])
     changed = differences(before, config)
     if changed:
-        raise BadInput(f"{run_dir}: was made with another configuration ({'; '.join(changed[:6])}); give a new folder with --out")
-    return before.model_copy(update={"tracking": config.tracking, "budget": config.budget, "resources": config.resources})
+        raise BadInput(
+            f"{run_dir}: was made with another configuration ({'; '.join(changed[:6])}); give a new folder with --out"
+        )
+    return before.model_copy(
+        update={"tracking": config.tracking, "budget": config.budget, "resources": config.resources}
+    )
 
 
 def prepare_data(config: Config, run_dir: Path) -> Dataset:
@@ -143,7 +158,12 @@ def prepare_data(config: Config, run_dir: Path) -> Dataset:
         made = data.synthetic
         say(f"making {made.fields} synthetic movies of {made.frames} frames, {made.height} x {made.width} px")
         synthetic.write(
-            source, fields=made.fields, frames=made.frames, size=(made.height, made.width), preset=made.preset, seed=made.seed
+            source,
+            fields=made.fields,
+            frames=made.frames,
+            size=(made.height, made.width),
+            preset=made.preset,
+            seed=made.seed,
         )
     dataset = convert(
         source,
@@ -203,7 +223,7 @@ def train(config: Config, plan: Plan, dataset: Dataset, run_dir: Path, ledger: L
     settled = {name: state.status for name, state in ledger.trials().items() if state.status}
     try:
         with signals.patiently(), Display(plan.trials, settled, config.budget.minutes) as display:
-            watchers = [display, Tracking(tracker)]
+            watchers: list[Watcher] = [display, Tracking(tracker)]
             search(config, plan, banks, run_dir, ledger, watchers, lambda: signals.received is not None)
     finally:
         ray.shutdown()
@@ -254,12 +274,17 @@ def choose(
     from search import handover, predict, select
 
     kept = run_dir / "best" / "selection.json"
-    question = {"objective": config.objective, "trials": sorted(trial.id for trial in chosen), "data": dataset.content_hash}
+    question = {
+        "objective": config.objective,
+        "trials": sorted(trial.id for trial in chosen),
+        "data": dataset.content_hash,
+    }
     if kept.is_file():
         before = json.loads(kept.read_text())
         if before["question"] == question:
             return {t: handover.read_facts(run_dir / "best" / t) for t in before["targets"]}, before["test"]
-    models, test = {}, {}
+    models: dict[str, dict[str, Any]] = {}
+    test: dict[str, float] = {}
     store = PredictionStore.open_or_create(run_dir / predict.PREDICTIONS)
     for target in dict.fromkeys(trial.target for trial in chosen):
         rivals = [
@@ -272,7 +297,7 @@ def choose(
         predict.register(store, target, models[target], dataset)
         for ref, prediction in zip(dataset.frames("val"), best.predictions, strict=True):
             store.write(target, ref, prediction)
-        say(f"{target}: {best.trial.id} ({config.objective} {best.value:.4f} on validation, of {len(rivals)} candidates)")
+        say(f"{target}: {best.trial.id} ({config.objective} {best.value:.4f} on validation, best of {len(rivals)})")
         test |= {rival.trial.id: select.foreground_iou(rival, dataset, dataset.frames("test")) for rival in rivals}
     files.write_json(kept, {"question": question, "targets": list(models), "test": test})
     return models, test
@@ -332,8 +357,9 @@ def announce(config: Config, dataset: Dataset, plan: Plan, notes: list[str], run
     references = sum(trial.reference for trial in plan.trials)
     stopping = "ASHA stops weak trials early within each target" if config.schedule.asha else "no early stopping"
     say(
-        f"plan: {len(plan.trials)} trials ({references} references that nothing stops), {len(plan.infeasible)} infeasible cells; "
-        f"up to {config.train.max_epochs} epochs each, {stopping}; then one model per target, test scores, cells table, report"
+        f"plan: {len(plan.trials)} trials ({references} references that nothing stops), "
+        f"{len(plan.infeasible)} infeasible cells; up to {config.train.max_epochs} epochs each, {stopping}; "
+        "then one model per target, test scores, cells table, report"
     )
     say(cost_line(config, plan, dataset))
 
@@ -344,7 +370,9 @@ def cost_line(config: Config, plan: Plan, dataset: Dataset) -> str:
 
     slots = slots_here(config)
     crop = config.train.crop or 1
-    area = sum(dataset.fields[ref.field].shape[0] * dataset.fields[ref.field].shape[1] for ref in dataset.frames("train"))
+    area = sum(
+        dataset.fields[ref.field].shape[0] * dataset.fields[ref.field].shape[1] for ref in dataset.frames("train")
+    )
     crops = config.train.crops_per_epoch or max(config.train.batch_size, -(-area // crop**2))
     cost = estimate(config, plan, slots, crops, len(next(iter(dataset.fields.values())).channels))
     limit = f", at most {config.budget.minutes:g} by the budget" if config.budget.minutes else ""

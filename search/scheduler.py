@@ -1,13 +1,12 @@
 """Ray's view of early stopping: every result goes to the ledger first, then `search.asha` judges it.
 
-Trials are compared within one target only. References are never stopped and enter no rung. A result that is no finite number
-ends its trial and enters no rung. The brackets are rebuilt from the ledger, never from Ray's own state.
+Trials are compared within one target only. References are never stopped and enter no rung. A result that is no finite
+number ends its trial and enters no rung. The brackets are rebuilt from the ledger, never from Ray's own state.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +18,8 @@ from search.space import TrialConfig
 from search.trial import COLUMNS, Row
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
 
@@ -29,13 +30,13 @@ class Watcher(Protocol):
     """Whoever wants to know how the search goes: the display, W&B."""
 
     def started(self, trial: TrialConfig) -> None:
-        """A trial was handed to Ray."""
+        """Take note that a trial was handed to Ray."""
 
     def epoch(self, trial: TrialConfig, row: Row) -> None:
-        """A new epoch stands in the ledger."""
+        """Take note of a new epoch in the ledger."""
 
     def ended(self, trial: TrialConfig, status: str, reason: str) -> None:
-        """A trial has ended for good."""
+        """Take note that a trial has ended for good."""
 
 
 class Judge:
@@ -72,7 +73,7 @@ def is_diverged(row: Row) -> bool:
     return has_diverged(row.get("rung_metric")) or has_diverged(row.get("train_loss"))
 
 
-class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
+class LedgerScheduler(FIFOScheduler):
     """Writes the ledger and asks the `Judge`; first come, first served otherwise.
 
     Parameters
@@ -88,7 +89,7 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
     def __init__(
         self, ledger: Ledger, judge: Judge, watchers: list[Watcher], out_of_budget: Callable[[], str | None]
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = ledger
         self.judge = judge
         self.watchers = watchers
@@ -109,7 +110,7 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Record an epoch, then decide."""
         config = self._config(trial)
-        row = {column: result.get(column) for column in COLUMNS}
+        row: Row = {column: result.get(column) for column in COLUMNS}
         if self.ledger.epoch(config.id, row):
             for watcher in self.watchers:
                 watcher.epoch(config, row)
@@ -119,7 +120,12 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
         decision = self.judge.judge(config, row)
         if decision.stop:
             reason = f"{row['rung_metric']:.4f} below the cutoff {decision.cutoff:.4f} at epoch {decision.rung}"
-            facts = {"epoch": row["epoch"], "rung": decision.rung, "value": row["rung_metric"], "cutoff": decision.cutoff}
+            facts = {
+                "epoch": row["epoch"],
+                "rung": decision.rung,
+                "value": row["rung_metric"],
+                "cutoff": decision.cutoff,
+            }
             return self._end(config, "stop", "stopped", reason, **facts)
         if row["epoch"] >= config.epochs:
             return self._end(config, "complete", "completed", "")

@@ -1,10 +1,10 @@
-"""From finished trials to one model per target: predict validation frames, fit the decoding, choose, freeze, then test once."""
+"""From finished trials to one model per target: predict validation frames, fit the decoding, choose, freeze, then test
+once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from search.models import parameter_count
 from search.trial import load_best
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from data_io.store import Dataset, FrameRef
@@ -51,7 +54,9 @@ class Candidate:
     value: float
 
 
-def eligible(trials: Sequence[TrialConfig], states: dict[str, TrialState], folder: Callable[[str], Path]) -> list[TrialConfig]:
+def eligible(
+    trials: Sequence[TrialConfig], states: dict[str, TrialState], folder: Callable[[str], Path]
+) -> list[TrialConfig]:
     """Trials that may win: those that ran to the end; where a target has none, those the budget cut short."""
     chosen = []
     for target in dict.fromkeys(trial.target for trial in trials):
@@ -71,17 +76,26 @@ def examine(trial: TrialConfig, folder: Path, dataset: Dataset, objective: str) 
     predictions = [inference.predict(network, dataset.normalised(ref)) for ref in refs]
     truth = [dataset.labels(ref) for ref in refs]
     fit = methods.fit(trial.target, predictions, truth, iou_score if objective == "iou" else pq_score)
-    return Candidate(trial, epoch, network, predictions, fit, _value(objective, trial.target, fit, predictions, truth, dataset))
+    return Candidate(
+        trial, epoch, network, predictions, fit, _value(objective, trial.target, fit, predictions, truth, dataset)
+    )
 
 
 def _value(
-    objective: str, target: str, fit: methods.Fit, predictions: list[Prediction], truth: list[Labels], dataset: Dataset
+    objective: str,
+    target: str,
+    fit: methods.Fit,
+    predictions: list[Prediction],
+    truth: Sequence[Labels],
+    dataset: Dataset,
 ) -> float:
     """Objective of a candidate: PQ, IoU, or minus the trait fidelity error of one trait."""
     if not objective.startswith("trait:"):
         return fit.value
     cells = [methods.target_named(target).decode(p, fit.params) for p in predictions]
-    return -trait_error(objective.removeprefix("trait:"), truth, cells, [dataset.labels(r) for r in dataset.frames("train")])
+    return -trait_error(
+        objective.removeprefix("trait:"), truth, cells, [dataset.labels(r) for r in dataset.frames("train")]
+    )
 
 
 def trait_error(trait: str, truth: Sequence[Labels], cells: Sequence[Labels], training: Sequence[Labels]) -> float:
@@ -123,13 +137,18 @@ def foreground_iou(candidate: Candidate, dataset: Dataset, refs: Sequence[FrameR
         return float("nan")
     decode = methods.target_named(candidate.trial.target).decode
     counts = [
-        frame_counts(dataset.labels(ref), decode(inference.predict(candidate.network, dataset.normalised(ref)), candidate.fit.params))
+        frame_counts(
+            dataset.labels(ref),
+            decode(inference.predict(candidate.network, dataset.normalised(ref)), candidate.fit.params),
+        )
         for ref in refs
     ]
     return float(score(counts)["dataset_iou"])
 
 
-def hand_over(best: Candidate, folder: Path, dataset: Dataset, config: Config, rivals: Sequence[Candidate]) -> dict[str, Any]:
+def hand_over(
+    best: Candidate, folder: Path, dataset: Dataset, config: Config, rivals: Sequence[Candidate]
+) -> dict[str, Any]:
     """Write the winner's model folder and return its facts."""
     from data_io.provenance import provenance
 
@@ -151,7 +170,11 @@ def hand_over(best: Candidate, folder: Path, dataset: Dataset, config: Config, r
         "normalisation": dataset.normalisation,
         "pixel_size_um": next(iter(dataset.fields.values())).pixel_size_um,
         "decode": asdict(best.fit.params),
-        "decode_fit": {"score": "iou" if config.objective == "iou" else "pq", "value": best.fit.value, "curve": best.fit.curve},
+        "decode_fit": {
+            "score": "iou" if config.objective == "iou" else "pq",
+            "value": best.fit.value,
+            "curve": best.fit.curve,
+        },
         "parameters": parameter_count(best.network),
         "trial": trial.id,
         "epoch": best.epoch,

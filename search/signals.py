@@ -6,10 +6,13 @@ Ray installs handlers of its own when it starts, so `Signals.install` is called 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from data_io import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CODES = {signal.SIGTERM: errors.PREEMPTED, signal.SIGINT: errors.INTERRUPTED}
 

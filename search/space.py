@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from search.config import Config, TrainConfig
+from search.config import Config, TrainConfig  # noqa: TC001 - pydantic reads the annotations
 from search.feasibility import Cache, Feasibility
 
 
@@ -61,7 +61,9 @@ class Plan:
 Examine = Callable[[list[tuple[str, str]]], dict[tuple[str, str], Feasibility]]
 
 
-def plan(config: Config, in_channels: int = 1, examine: Examine | None = None, weights: dict[str, str | None] | None = None) -> Plan:
+def plan(
+    config: Config, in_channels: int = 1, examine: Examine | None = None, weights: dict[str, str | None] | None = None
+) -> Plan:
     """Plan of the whole search.
 
     Parameters
@@ -79,13 +81,18 @@ def plan(config: Config, in_channels: int = 1, examine: Examine | None = None, w
     if examine is None:
 
         def examine(cells: list[tuple[str, str]]) -> dict[tuple[str, str], Feasibility]:
+            if train.crop is None:
+                raise ValueError("the crop must be filled in from the data before planning")
             return Cache().examine(cells, train.crop, in_channels, depth=train.encoder_depth, width=train.decoder_width)
 
     cells = _cells(config)
     references = [(r.target, r.architecture, r.encoder, r.loss) for r in config.schedule.references]
     found = examine(list(dict.fromkeys((a, e) for _, a, e, _ in [*references, *cells])))
-    infeasible = tuple(Infeasible(t, a, e, l, found[a, e].reason) for t, a, e, l in cells if not found[a, e].ok)
-    changed = {f"{a} on {e} runs with {found[a, e].reason}" for _, a, e, _ in cells if found[a, e].ok and found[a, e].reason}
+    left_out = [cell for cell in cells if not found[cell[1], cell[2]].ok]
+    infeasible = tuple(Infeasible(*cell, reason=found[cell[1], cell[2]].reason) for cell in left_out)
+    changed = {
+        f"{a} on {e} runs with {found[a, e].reason}" for _, a, e, _ in cells if found[a, e].ok and found[a, e].reason
+    }
 
     space = config.space
     settings = list(itertools.product(space.learning_rate, space.weight_decay, space.augmentation, space.seeds))
@@ -103,13 +110,15 @@ def plan(config: Config, in_channels: int = 1, examine: Examine | None = None, w
 
 
 def _cells(config: Config) -> list[tuple[str, str, str, str]]:
-    """(target, architecture, encoder, loss) of the grid; targets vary fastest, so that every bracket fills from the start."""
+    """(target, architecture, encoder, loss) of the grid; targets vary fastest, so every bracket fills early."""
     space = config.space
-    cells = []
+    cells: list[tuple[str, str, str, str]] = []
     for architecture, encoder in itertools.product(space.architectures, space.encoders):
         losses = {target: space.losses[target] for target in space.targets}
         for position in range(max(map(len, losses.values()))):
-            cells += [(t, architecture, encoder, names[position]) for t, names in losses.items() if position < len(names)]
+            cells += [
+                (t, architecture, encoder, names[position]) for t, names in losses.items() if position < len(names)
+            ]
     if space.stardist_unet and "star" in space.targets:
         cells += [("star", "stardist_unet", "", loss) for loss in space.losses["star"]]
     return cells
@@ -126,7 +135,9 @@ def _trial(
 ) -> TrialConfig:
     target, architecture, encoder, loss, rate, decay, augmentation, seed = row
     cell = found[architecture, encoder]
-    name = "-".join(part for part in (target, architecture, encoder.removeprefix("tu-").removeprefix("timm-"), loss) if part)
+    name = "-".join(
+        part for part in (target, architecture, encoder.removeprefix("tu-").removeprefix("timm-"), loss) if part
+    )
     if several:
         name += "-" + hashlib.sha256(json.dumps([rate, decay, augmentation, seed]).encode()).hexdigest()[:6]
     epochs = config.train.max_epochs

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from postprocess import star, three_class, two_class
 from postprocess.prediction import Prediction, quantise
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
 
@@ -109,7 +109,7 @@ def count(target: str, scores: torch.Tensor, labels: NDArray[np.int32], overlap:
 
 
 def rung_metric(target: str, overlap: Overlap) -> float:
-    """What early stopping compares within one target: foreground IoU, for three_class its mean with the core IoU."""
+    """Return what early stopping compares within one target: foreground IoU, three_class: mean with core IoU."""
     if target == "three_class":
         return (overlap.dataset_iou + overlap.core_iou) / 2
     return overlap.dataset_iou

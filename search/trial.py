@@ -2,8 +2,8 @@
 
     run_trial(trial, banks, out_dir, report=print)
 
-It knows neither Ray nor W&B: `report` gets one row per completed epoch and may end the trial by raising. A trial whose folder
-holds a complete checkpoint goes on from there and gives the numbers of an undisturbed one.
+It knows neither Ray nor W&B: `report` gets one row per completed epoch and may end the trial by raising. A trial
+whose folder holds a complete checkpoint goes on from there and gives the numbers of an undisturbed one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -30,12 +28,27 @@ from data_io.crops import FrameBank
 from search import checkpoints, models, targets
 from search.losses import loss_for
 from search.module import SegmentationModule
-from search.space import TrialConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from postprocess.prediction import Prediction
+    from search.space import TrialConfig
 
 Row = dict[str, Any]
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
-COLUMNS = ("epoch", "train_loss", "val_loss", "val_dataset_iou", "val_per_image_iou", "rung_metric", "learning_rate", "seconds")
+COLUMNS = (
+    "epoch",
+    "train_loss",
+    "val_loss",
+    "val_dataset_iou",
+    "val_per_image_iou",
+    "rung_metric",
+    "learning_rate",
+    "seconds",
+)
 EXAMPLES = 4
 """Validation crops kept in examples.npz."""
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -116,7 +129,10 @@ class Batches(pl.LightningDataModule):
         workers = self.trial.train.workers
         context = "forkserver" if workers else None
         return DataLoader(
-            CropBatches(self.bank, self.trial, epoch), batch_size=None, num_workers=workers, multiprocessing_context=context
+            CropBatches(self.bank, self.trial, epoch),
+            batch_size=None,
+            num_workers=workers,
+            multiprocessing_context=context,
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -145,7 +161,8 @@ class Recorder(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write and report the row of this epoch; raise Diverged when it has no finite loss."""
-        assert isinstance(pl_module, SegmentationModule)
+        if not isinstance(pl_module, SegmentationModule):
+            raise TypeError(f"Recorder records a SegmentationModule, not {type(pl_module).__name__}")
         row = self._row(trainer, pl_module)
         self.rows = [r for r in self.rows if r["epoch"] < row["epoch"]] + [row]
         improved = row["epoch"] == best_row(self.rows)["epoch"]
@@ -217,7 +234,9 @@ def run_trial(trial: TrialConfig, banks: Banks, folder: Path, report: Callable[[
             return best_row(recorder.rows)
     data = Batches(trial, banks)
     pl.seed_everything(trial.seed, verbose=False)
-    module = SegmentationModule(make_network(trial, data.bank.channels), loss_for(trial.loss), trial, data.steps_per_epoch)
+    module = SegmentationModule(
+        make_network(trial, data.bank.channels), loss_for(trial.loss), trial, data.steps_per_epoch
+    )
     with quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=trial.epochs,
@@ -257,7 +276,7 @@ def make_network(trial: TrialConfig, channels: int) -> models.Network:
         width=trial.train.decoder_width,
         output_stride=trial.output_stride,
     )
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=torch.channels_last)
 
 
 def load_best(trial: TrialConfig, folder: Path, channels: int) -> tuple[models.Network, int]:
@@ -272,7 +291,7 @@ def load_best(trial: TrialConfig, folder: Path, channels: int) -> tuple[models.N
     complete = {p: facts for p in root.glob("epoch_*") if (facts := checkpoints.manifest(p))}
     if not complete:
         raise FileNotFoundError(f"{root}: no complete checkpoint")
-    best = max(complete, key=lambda p: (complete[p]["value"], -int(p.name.removeprefix("epoch_"))))  # type: ignore[arg-type]
+    best = max(complete, key=lambda p: (complete[p]["value"], -int(p.name.removeprefix("epoch_"))))
     state = torch.load(best / checkpoints.STATE, map_location="cpu", weights_only=True)["state_dict"]
     network = make_network(trial.model_copy(update={"encoder_weights": None}), channels)
     network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
@@ -299,11 +318,12 @@ def save_examples(path: Path, module: SegmentationModule, batches: list[Batch]) 
     files.write_bytes(path, buffer.getvalue())
 
 
-def _foreground(prediction: targets.Prediction) -> np.ndarray[Any, Any]:
+def _foreground(prediction: Prediction) -> np.ndarray[Any, Any]:
     """Probability of being a cell, ``(Y, X)`` float32; star samples are repeated to pixels."""
     probability = prediction.probability.astype(np.float32) / 255
     mask = 1 - probability[0] if len(probability) == 3 else probability[0]
-    return mask.repeat(prediction.grid, 0).repeat(prediction.grid, 1)[: prediction.shape[0], : prediction.shape[1]]
+    height, width = prediction.shape
+    return np.asarray(mask.repeat(prediction.grid, 0).repeat(prediction.grid, 1)[:height, :width])
 
 
 def read_metrics(path: Path) -> list[Row]:
@@ -323,7 +343,7 @@ def write_metrics(path: Path, rows: list[Row]) -> None:
     files.write_text(path, text.getvalue())
 
 
-class quiet_lightning:  # noqa: N801 - reads as a statement: with quiet_lightning()
+class quiet_lightning:
     """Silences Lightning's notes on hardware and on data loading choices that are made on purpose here."""
 
     def __enter__(self) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import time
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.ledger import Ledger
 from search.scheduler import Judge, LedgerScheduler, Watcher
 from search.space import Plan, TrialConfig
 from search.trial import Banks, run_trial
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from search.config import Config
+    from search.ledger import Ledger
 
 SETTLED = {"completed", "stopped", "failed", "diverged"}
 """States of a trial that a resumed search leaves alone."""
@@ -106,11 +108,17 @@ class Budget:
 def _earlier_seconds(ledger: Ledger, pause: float = 300.0) -> float:
     """Wall clock of earlier sittings: the time between events, pauses longer than `pause` seconds left out."""
     times = [event["time"] for event in ledger.events]
-    return sum(gap for a, b in zip(times, times[1:], strict=False) if 0 < (gap := b - a) < pause)
+    gaps = [float(b - a) for a, b in itertools.pairwise(times)]
+    return sum(gap for gap in gaps if 0 < gap < pause)
 
 
 def _tune(
-    trials: list[TrialConfig], banks: Banks, run_dir: Path, scheduler: LedgerScheduler, over: Callable[[], bool], config: Config
+    trials: list[TrialConfig],
+    banks: Banks,
+    run_dir: Path,
+    scheduler: LedgerScheduler,
+    over: Callable[[], bool],
+    config: Config,
 ) -> None:
     from ray import tune
 
@@ -141,7 +149,7 @@ def _tune(
 def _stopper(over: Callable[[], bool]) -> Any:
     from ray.tune import Stopper
 
-    class Over(Stopper):  # type: ignore[misc]
+    class Over(Stopper):
         """Ends the experiment."""
 
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from data_io.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 OFFLINE = "pretrained weights cannot be fetched here, so every encoder starts from random weights"
 
@@ -52,6 +55,6 @@ def _fetch(encoder: str, name: str) -> str | None:
 
     try:
         smp.encoders.get_encoder(encoder, weights=name)
-    except Exception as fault:  # noqa: BLE001 - hub clients raise their own kinds; any of them means: not fetched
+    except Exception as fault:
         return f"{encoder}: {type(fault).__name__}"
     return None

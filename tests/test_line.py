@@ -1,4 +1,6 @@
-"""The whole line, small: one command from synthetic movies to the report, the stages alone, new images, a rerun, refusals."""
+"""The whole line, small: one command from synthetic movies to the report, the stages alone, new images, a rerun,
+refusals.
+"""
 
 from __future__ import annotations
 
@@ -67,8 +69,8 @@ def test_it_says_what_it_will_do_how_it_goes_and_where_the_report_is(run: Path) 
 def test_every_file_of_the_contract_is_there(run: Path) -> None:
     for name in (
         "config.yaml", "run.json", "ledger.jsonl", "summary.json", "trials.parquet", "dataset.zarr/manifest.json",
-        "predictions.zarr/zarr.json", "labels.zarr", "labels/three_class.tif", "labels/truth.tif", "labels/classical.tif",
-        "cells.parquet", "cells.csv", "comparisons.csv", "agreement.csv", "report.html",
+        "predictions.zarr/zarr.json", "labels.zarr", "labels/three_class.tif", "labels/truth.tif",
+        "labels/classical.tif", "cells.parquet", "cells.csv", "comparisons.csv", "agreement.csv", "report.html",
     ):  # fmt: skip
         assert (run / name).exists(), name
     for target in ("two_class", "three_class", "star"):
@@ -85,7 +87,14 @@ def test_the_trials_table_and_the_ledger_agree(run: Path) -> None:
         assert epochs == list(range(1, row.epochs + 1))
         written = pd.read_csv(run / "trials" / str(trial) / "metrics.csv")
         assert list(written.epoch) == epochs
-        assert set(written.columns) >= {"epoch", "train_loss", "val_loss", "val_dataset_iou", "val_per_image_iou", "seconds"}
+        assert set(written.columns) >= {
+            "epoch",
+            "train_loss",
+            "val_loss",
+            "val_dataset_iou",
+            "val_per_image_iou",
+            "seconds",
+        }
     assert (table[table.reference].epochs == 3).all()
     assert set(table.status) <= {"completed", "stopped"}
 
@@ -109,7 +118,18 @@ def test_the_summary_holds_the_scores_of_the_labels_that_were_written(run: Path)
 
 def test_the_cells_table_has_keys_methods_and_units(run: Path) -> None:
     cells = pd.read_parquet(run / "cells.parquet")
-    assert {"image", "field", "split", "frame", "track", "label", "method", "area_px2", "circularity", "area_trackmate"} <= set(cells)
+    assert {
+        "image",
+        "field",
+        "split",
+        "frame",
+        "track",
+        "label",
+        "method",
+        "area_px2",
+        "circularity",
+        "area_trackmate",
+    } <= set(cells)
     assert set(cells.method) >= {"truth", "classical"}
     assert set(cells.split) == {"val", "test"}
 
@@ -117,7 +137,7 @@ def test_the_cells_table_has_keys_methods_and_units(run: Path) -> None:
 def test_the_report_is_one_page_that_loads_nothing(run: Path) -> None:
     page = (run / "report.html").read_text()
     assert "Content-Security-Policy" in page
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
     assert "ynthetic" in page
 
 
@@ -183,7 +203,9 @@ def test_a_dry_run_lists_trials_and_cost_and_writes_nothing(tmp_path: Path) -> N
         (["--preset", "demmo"], "did you mean demo"),
     ],
 )
-def test_bad_input_is_one_line_exit_2_and_nothing_left_behind(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_bad_input_is_one_line_exit_2_and_nothing_left_behind(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     given = [a.format(tmp=tmp_path) for a in arguments]
     done = command("search.run", "--out", tmp_path / "run", *SMALL, *given, ok=2)

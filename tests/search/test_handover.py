@@ -1,10 +1,10 @@
-"""The hand-over model and whole-frame inference: equal scores after a round trip, damage refused, tiles without seams."""
+"""The hand-over model and whole-frame inference: equal scores after a round trip, damage refused, tiles without seams.
+"""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ import torch
 
 from data_io.errors import BadInput
 from search import handover, inference, models
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FACTS: dict[str, Any] = {
     "architecture": "unet",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from data_io.errors import BadInput
 from search.ledger import Ledger
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_events_are_read_back(tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ def test_boundary_weight_is_the_inverse_share_within_limits() -> None:
     log_z = math.log(math.exp(2) + 2)
     weight = 1 / (3 * 0.1 + 1e-6)
     expected = (27 * (log_z - 2) + weight * 3 * log_z) / (27 + 3 * weight)
-    assert (losses.boundary_ce_dice(scores, target) - losses.dice(scores, target)).item() == pytest.approx(expected, rel=1e-5)
+    assert (losses.boundary_ce_dice(scores, target) - losses.dice(scores, target)).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_stardist_loss_by_hand() -> None:

@@ -1,11 +1,11 @@
-"""The scheduler between Ray and the ledger: record first, then judge; references spared; what diverges enters no rung."""
+"""The scheduler between Ray and the ledger: record first, then judge; references spared; what diverges enters no rung.
+"""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ray.tune.schedulers import TrialScheduler
@@ -17,6 +17,9 @@ from search.scheduler import Judge, LedgerScheduler
 from search.space import Plan, TrialConfig, plan
 from search.trial import COLUMNS
 from search.tuning import SETTLED, Budget, needs_training
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONFIG = load("demo", None, ["train.crop=128", "train.max_epochs=9", "schedule.grace_epochs=1"])
 PLAN: Plan = plan(CONFIG, examine=lambda cells: {cell: Feasibility(True, 128) for cell in cells})
@@ -48,7 +51,9 @@ def row(epoch: int, value: Any, loss: Any = 0.5) -> dict[str, Any]:
 
 def scheduler(tmp_path: Path, budget: Any = lambda: None) -> tuple[LedgerScheduler, Watching]:
     watching = Watching()
-    return LedgerScheduler(Ledger(tmp_path / "ledger.jsonl"), Judge(PLAN.trials, CONFIG.schedule), [watching], budget), watching
+    return LedgerScheduler(
+        Ledger(tmp_path / "ledger.jsonl"), Judge(PLAN.trials, CONFIG.schedule), [watching], budget
+    ), watching
 
 
 def of_target(target: str) -> list[TrialConfig]:

@@ -64,7 +64,11 @@ def test_the_demo_tries_three_architectures_two_encoders_and_three_targets() -> 
 def test_a_reference_stands_for_its_own_cell_of_the_grid() -> None:
     trials = plan(load("demo", None, ["train.crop=128"]), examine=study).trials
     reference = next(t for t in trials if t.reference)
-    same = [t for t in trials if (t.target, t.architecture, t.encoder) == (reference.target, reference.architecture, reference.encoder)]
+    same = [
+        t
+        for t in trials
+        if (t.target, t.architecture, t.encoder) == (reference.target, reference.architecture, reference.encoder)
+    ]
     assert same == [reference]
 
 

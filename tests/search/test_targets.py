@@ -29,11 +29,14 @@ def perfect_scores(target: str, labels: np.ndarray) -> torch.Tensor:
     return scores
 
 
-@pytest.mark.parametrize(("target", "shape", "dtype"), [
-    ("two_class", (2, 32, 32), np.uint8),
-    ("three_class", (2, 32, 32), np.uint8),
-    ("star", (2, 33, 16, 16), np.float32),
-])
+@pytest.mark.parametrize(
+    ("target", "shape", "dtype"),
+    [
+        ("two_class", (2, 32, 32), np.uint8),
+        ("three_class", (2, 32, 32), np.uint8),
+        ("star", (2, 33, 16, 16), np.float32),
+    ],
+)
 def test_shapes_of_encoded_batches(target: str, shape: tuple[int, ...], dtype: type) -> None:
     encoded = targets.encode(target, two_cells())
     assert encoded.shape == shape

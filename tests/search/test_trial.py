@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,13 +11,24 @@ import torch
 from data_io import synthetic
 from data_io.convert import convert
 from data_io.crops import FrameBank
-from data_io.store import Dataset
 from search import checkpoints
 from search.config import load
 from search.space import TrialConfig
 from search.trial import Banks, CropBatches, Diverged, Row, load_best, read_metrics, run_trial
 
-SETTINGS = ["train.crop=64", "train.crops_per_epoch=8", "train.validation_crops=4", "train.precision=fp32", "train.encoder_depth=3"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from data_io.store import Dataset
+
+SETTINGS = [
+    "train.crop=64",
+    "train.crops_per_epoch=8",
+    "train.validation_crops=4",
+    "train.precision=fp32",
+    "train.encoder_depth=3",
+]
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +165,12 @@ def test_at_most_three_checkpoints_stay_on_disk(banks: Banks, tmp_path: Path) ->
 def test_a_loss_that_is_no_number_ends_the_trial(banks: Banks, tmp_path: Path) -> None:
     rows: list[Row] = []
     with pytest.raises(Diverged, match="training loss is nan"):
-        run_trial(trial_of(learning_rate=1e30, train=trial_of().train.model_copy(update={"gradient_clip": None})), banks, tmp_path, rows.append)
+        run_trial(
+            trial_of(learning_rate=1e30, train=trial_of().train.model_copy(update={"gradient_clip": None})),
+            banks,
+            tmp_path,
+            rows.append,
+        )
     assert not np.isfinite(rows[-1]["train_loss"])
 
 
@@ -167,7 +181,9 @@ def test_crops_come_in_the_same_order_for_any_number_of_workers(banks: Banks) ->
 
     def order(workers: int) -> list[torch.Tensor]:
         context = "forkserver" if workers else None
-        loader = DataLoader(CropBatches(bank, trial, 5), batch_size=None, num_workers=workers, multiprocessing_context=context)
+        loader = DataLoader(
+            CropBatches(bank, trial, 5), batch_size=None, num_workers=workers, multiprocessing_context=context
+        )
         return [images for images, _, _ in loader]
 
     alone = order(0)
