@@ -175,6 +175,8 @@ class TrainConfig(Section):
     """Epochs between two checkpoints; a better validation score writes one as well."""
     validation_crops: int = Field(ge=1)
     """Crops on which each epoch is validated, the same in all trials."""
+    calibrate_batchnorm: bool = True
+    """Whether the statistics of batch normalisation are taken anew from unaugmented crops before each validation."""
     foreground: Fraction = 0.7
     """Fraction of the training crops centred on a cell."""
     workers: int = Field(default=0, ge=0, le=256)

@@ -33,6 +33,7 @@ class SegmentationModule(pl.LightningModule):
         self.train_losses: list[torch.Tensor] = []
         self.val_losses: list[float] = []
         self.overlap = targets.Overlap()
+        self.calibration: list[torch.Tensor] = []
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor, Any]) -> torch.Tensor:
         """Loss of one batch."""
@@ -42,7 +43,8 @@ class SegmentationModule(pl.LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Start the counts of an epoch."""
+        """Calibrate batch normalisation, then start the counts of an epoch."""
+        calibrate(self.network, [images.to(self.device) for images in self.calibration])
         self.val_losses, self.overlap = [], targets.Overlap()
 
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
@@ -63,6 +65,30 @@ class SegmentationModule(pl.LightningModule):
             optimiser, max_lr=trial.learning_rate, total_steps=total + 1, pct_start=WARM_UP
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+@torch.no_grad()
+def calibrate(network: torch.nn.Module, batches: list[torch.Tensor]) -> None:
+    """Replace the running statistics of batch normalisation by their mean over `batches` of unaugmented images.
+
+    The running averages lag behind weights that still move fast and know augmented crops only; an early epoch judged
+    with them says little about the network. Without batches nothing changes.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
+    if not batches or not layers:
+        return
+    training = network.training
+    momenta = [layer.momentum for layer in layers]
+    network.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None
+        layer.train()
+    for images in batches:
+        network(_channels_last(images))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    network.train(training)
 
 
 def _channels_last(images: torch.Tensor) -> torch.Tensor:

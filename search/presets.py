@@ -111,6 +111,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "encoder_depth": 5,
             "decoder_width": 1.0,
             "schedule": "constant",
+            "calibrate_batchnorm": False,
             "checkpoint_every": 10,
             "validation_crops": 64,
         },

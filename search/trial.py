@@ -114,9 +114,17 @@ class Batches(pl.LightningDataModule):
         self.bank = FrameBank.open(banks.train)
         images, labels = crops.tiles(FrameBank.open(banks.val), size=trial.crop, limit=trial.train.validation_crops)
         size = trial.train.batch_size
+        self.calibration = self._calibration(size)
         self.val = [
             _tensors(trial.target, images[i : i + size], labels[i : i + size]) for i in range(0, len(images), size)
         ]
+
+    def _calibration(self, size: int) -> list[torch.Tensor]:
+        """Whole batches of unaugmented training crops, spread over the frames like the validation crops."""
+        if not self.trial.train.calibrate_batchnorm:
+            return []
+        images, _ = crops.tiles(self.bank, size=self.trial.crop, limit=max(size, self.trial.train.validation_crops))
+        return [torch.from_numpy(images[i : i + size]) for i in range(0, len(images) - size + 1, size)]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -237,6 +245,7 @@ def run_trial(trial: TrialConfig, banks: Banks, folder: Path, report: Callable[[
     module = SegmentationModule(
         make_network(trial, data.bank.channels), loss_for(trial.loss), trial, data.steps_per_epoch
     )
+    module.calibration = data.calibration
     with quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=trial.epochs,

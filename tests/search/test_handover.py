@@ -1,4 +1,4 @@
-"""The hand-over model and whole-frame inference: equal scores after a round trip, damage refused, tiles without seams."""
+"""The hand-over model and whole-frame inference: equal scores after a round trip, damage refused, no seams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scheduler between Ray and the ledger: record first, then judge; references spared; what diverges enters no rung."""
+"""The scheduler between Ray and the ledger: record first, then judge; references spared; what diverges is out."""
 
 from __future__ import annotations
 
