@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from analysis import scores
 from analysis.record import trial_name
 from analysis.report import interval, number
 from analysis.results import LABEL, Results, cells_found, frames, objective_key
 from analysis.samples import CLASSICAL
 from analysis.statistics import FEWEST_CLUSTERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+GUESSING = 1.0
+"""Trait fidelity error of calling every cell average, in SD of the true trait."""
 
 
 def verdict(results: Results) -> tuple[str, ...]:
@@ -83,9 +91,17 @@ def _which_for_trait(results: Results) -> list[str]:
     if table.empty or table["tfe"].isna().all():
         return []
     best = table.loc[table.groupby("trait", sort=False)["tfe"].idxmin().dropna().astype(int)]
-    winners = best.groupby("method", sort=False)["trait"].agg(lambda t: ", ".join(x.replace("_", " ") for x in t))
-    told = "; ".join(f"{method} for {traits}" for method, traits in winners.items())
-    return [f"Smallest error in what you measure (point estimates of the trait fidelity error, no ranking): {told}."]
+    useful = best[best["tfe"] < GUESSING]
+    winners = useful.groupby("method", sort=False)["trait"].agg(_listed)
+    told = [f"{method} for {traits}" for method, traits in winners.items()]
+    lost = _listed(best.loc[best["tfe"] >= GUESSING, "trait"])
+    sentence = "Smallest error in what you measure (point estimates of the trait fidelity error, no ranking): "
+    no_use = f"For {lost} no method is better than guessing every cell's mean." if lost else ""
+    return [*([f"{sentence}{'; '.join(told)}."] if told else []), *([no_use] if no_use else [])]
+
+
+def _listed(traits: Iterable[str]) -> str:
+    return ", ".join(trait.replace("_", " ") for trait in traits)
 
 
 def warnings(results: Results) -> tuple[str, ...]:

@@ -54,6 +54,8 @@ def search(
     _tune(waiting, banks, run_dir, scheduler, lambda: interrupted() or budget.spent() is not None, config)
     if interrupted():
         return
+    if reason := budget.spent():
+        _end_by_budget(ledger, waiting, reason, watchers)
     ledger.append("end", "", budget=config.budget.model_dump(), elapsed=budget.elapsed())
 
 
@@ -75,6 +77,17 @@ def _settle_interrupted(ledger: Ledger, plan: Plan, decided: dict[str, Any]) -> 
             ledger.append("stop", trial.id, reason="decided by replay after an interruption", **facts)
         elif trial.epochs in state.rows:
             ledger.append("complete", trial.id, reason="")
+
+
+def _end_by_budget(ledger: Ledger, trials: list[TrialConfig], reason: str, watchers: list[Watcher]) -> None:
+    """Write the ending of trials that were in the middle of an epoch when the budget was spent."""
+    states = ledger.trials()
+    for trial in trials:
+        state = states.get(trial.id)
+        if state is not None and state.rows and state.status is None:
+            ledger.append("budget", trial.id, reason=reason)
+            for watcher in watchers:
+                watcher.ended(trial, "budget", reason)
 
 
 def _ended(ledger: Ledger, config: Config) -> bool:

@@ -39,6 +39,7 @@ ONLY_IN = {
 }
 # Needed although no code of ours imports them: they serve another package, which loads them when it needs them.
 SERVES_ANOTHER = {
+    "optuna": "Ray Tune's OptunaSearch loads it by name",
     "timm": "smp builds the encoders named tu-NAME with it",
     "torchvision": "timm needs the one that belongs to the torch release",
 }
