@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 GUESSING = 1.0
 """Trait fidelity error of calling every cell average, in SD of the true trait."""
+AS_GOOD = 0.05
+"""Differences of the trait fidelity error that are not worth a recommendation, in SD of the true trait."""
 
 
 def verdict(results: Results) -> tuple[str, ...]:
@@ -90,14 +92,20 @@ def _which_for_trait(results: Results) -> list[str]:
     table = results.agreement
     if table.empty or table["tfe"].isna().all():
         return []
-    best = table.loc[table.groupby("trait", sort=False)["tfe"].idxmin().dropna().astype(int)]
-    useful = best[best["tfe"] < GUESSING]
-    winners = useful.groupby("method", sort=False)["trait"].agg(_listed)
-    told = [f"{method} for {traits}" for method, traits in winners.items()]
-    lost = _listed(best.loc[best["tfe"] >= GUESSING, "trait"])
-    sentence = "Smallest error in what you measure (point estimates of the trait fidelity error, no ranking): "
-    no_use = f"For {lost} no method is better than guessing every cell's mean." if lost else ""
-    return [*([f"{sentence}{'; '.join(told)}."] if told else []), *([no_use] if no_use else [])]
+    chosen: dict[str, list[str]] = {}
+    for trait, rows in table.dropna(subset="tfe").groupby("trait", sort=False):
+        ordered = rows.sort_values("tfe")
+        least = ordered["tfe"].iloc[0]
+        methods = ordered.loc[ordered["tfe"] <= least + AS_GOOD, "method"]
+        chosen.setdefault(" or ".join(methods) if least < GUESSING else "", []).append(str(trait))
+    lost = _listed(chosen.pop("", []))
+    told = "; ".join(f"{methods} for {_listed(traits)}" for methods, traits in chosen.items())
+    found = (
+        f"Smallest error in what you measure (trait fidelity error, point estimates within {AS_GOOD} SD of each other "
+        f"count as equal): {told}."
+    )
+    no_use = f"For {lost} no method is better than calling every cell average."
+    return [*([found] if told else []), *([no_use] if lost else [])]
 
 
 def _listed(traits: Iterable[str]) -> str:

@@ -69,10 +69,11 @@ class SegmentationModule(pl.LightningModule):
 
 @torch.no_grad()
 def calibrate(network: torch.nn.Module, batches: list[torch.Tensor]) -> None:
-    """Replace the running statistics of batch normalisation by their mean over `batches` of unaugmented images.
+    """Replace the running statistics of batch normalisation by their mean over `batches` of images.
 
-    The running averages lag behind weights that still move fast and know augmented crops only; an early epoch judged
-    with them says little about the network. Without batches nothing changes.
+    The running averages lag behind weights that still move fast; an early epoch judged with them says little about the
+    network. The images must be drawn as in training: statistics of emptier crops would shift every layer. Without
+    batches nothing changes.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
     if not batches or not layers:

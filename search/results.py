@@ -171,7 +171,7 @@ def summary(
             "infeasible": [vars(cell) for cell in plan.infeasible],
         },
         "warnings": list(dict.fromkeys([*dataset.warnings, *plan.notes, *notes])),
-        "provenance": provenance(seed=config.seed, data_hash=dataset.content_hash),
+        "provenance": provenance(seed=config.seed, config_hash=config_hash(config), data_hash=dataset.content_hash),
     }
 
 

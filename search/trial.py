@@ -51,6 +51,8 @@ COLUMNS = (
 )
 EXAMPLES = 4
 """Validation crops kept in examples.npz."""
+CALIBRATION_BATCHES = 6
+"""Batches over which the statistics of batch normalisation are taken before a validation."""
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -119,12 +121,17 @@ class Batches(pl.LightningDataModule):
             _tensors(trial.target, images[i : i + size], labels[i : i + size]) for i in range(0, len(images), size)
         ]
 
-    def _calibration(self, size: int) -> list[torch.Tensor]:
-        """Whole batches of unaugmented training crops, spread over the frames like the validation crops."""
-        if not self.trial.train.calibrate_batchnorm:
+    def _calibration(self, batch: int) -> list[torch.Tensor]:
+        """Whole batches of training crops as each epoch draws them, but not augmented; none when switched off."""
+        trial = self.trial
+        if not trial.train.calibrate_batchnorm:
             return []
-        images, _ = crops.tiles(self.bank, size=self.trial.crop, limit=max(size, self.trial.train.validation_crops))
-        return [torch.from_numpy(images[i : i + size]) for i in range(0, len(images) - size + 1, size)]
+        count = CALIBRATION_BATCHES * batch
+        places = crops.plan(
+            self.bank, seed=trial.seed, epoch=0, n=count, size=trial.crop, foreground=trial.train.foreground
+        )
+        images, _ = crops.cut(self.bank, places, trial.crop)
+        return [torch.from_numpy(images[i : i + batch]) for i in range(0, count, batch)]
 
     @property
     def steps_per_epoch(self) -> int:
