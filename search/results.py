@@ -11,6 +11,7 @@ from analysis.scores import frame_counts, pq_score, score
 from data_io import files
 from data_io.provenance import provenance
 from postprocess import methods
+from search.config import config_hash
 from search.trial import best_row
 
 if TYPE_CHECKING:
