@@ -55,7 +55,7 @@ def search(
     if interrupted():
         return
     if reason := budget.spent():
-        _end_by_budget(ledger, waiting, reason, watchers)
+        end_by_budget(ledger, waiting, reason, watchers)
     ledger.append("end", "", budget=config.budget.model_dump(), elapsed=budget.elapsed())
 
 
@@ -79,7 +79,7 @@ def _settle_interrupted(ledger: Ledger, plan: Plan, decided: dict[str, Any]) -> 
             ledger.append("complete", trial.id, reason="")
 
 
-def _end_by_budget(ledger: Ledger, trials: list[TrialConfig], reason: str, watchers: list[Watcher]) -> None:
+def end_by_budget(ledger: Ledger, trials: list[TrialConfig], reason: str, watchers: list[Watcher]) -> None:
     """Write the ending of trials that were in the middle of an epoch when the budget was spent."""
     states = ledger.trials()
     for trial in trials:

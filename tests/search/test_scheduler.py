@@ -15,7 +15,7 @@ from search.ledger import Ledger
 from search.scheduler import Judge, LedgerScheduler
 from search.space import Plan, TrialConfig, plan
 from search.trial import COLUMNS
-from search.tuning import SETTLED, Budget, needs_training
+from search.tuning import SETTLED, Budget, end_by_budget, needs_training
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,7 +102,7 @@ def test_what_is_no_number_diverges_at_once_and_leaves_the_others_alone(tmp_path
 
 def test_the_rungs_rebuilt_from_the_ledger_are_those_that_decided(tmp_path: Path) -> None:
     judge, _ = scheduler(tmp_path)
-    values = iter([0.5, 0.4, 0.6, 0.55, 0.1, 0.7, 0.65, 0.2, 0.3])
+    values = iter([0.5, 0.4, 0.6, 0.55, 0.1, 0.7, 0.65, 0.2, 0.3, 0.9, 0.8, 0.7])
     stopped = set()
     for epoch in (1, 3):
         for trial in of_target("two_class"):
@@ -161,6 +161,18 @@ def test_the_epoch_budget_counts_all_trials(tmp_path: Path) -> None:
     assert budget.spent() is None
     ledger.epoch("b", row(1, 0.1))
     assert budget.spent() == "budget of 2 epochs spent"
+
+
+def test_trials_cut_in_an_epoch_by_the_budget_get_their_ending(tmp_path: Path) -> None:
+    ledger, watching = Ledger(tmp_path / "ledger.jsonl"), Watching()
+    running, waiting = PLAN.trials[0], PLAN.trials[1]
+    ledger.append("start", running.id)
+    ledger.append("start", waiting.id)
+    ledger.epoch(running.id, row(1, 0.5))
+    end_by_budget(ledger, [running, waiting], "budget of 1 minutes spent", [watching])
+    assert ledger.trials()[running.id].status == "budget"
+    assert ledger.trials()[waiting.id].status is None
+    assert watching.seen == [("budget", running.id)]
 
 
 def test_settled_states_are_those_a_resumed_search_leaves_alone() -> None:

@@ -11,9 +11,11 @@ from search import targets
 
 
 def two_cells() -> np.ndarray:
+    """Two touching discs of radius 5 in the first image, nothing in the second."""
+    rows, columns = np.mgrid[:32, :32]
     labels = np.zeros((2, 32, 32), np.int32)
-    labels[0, 4:14, 4:14] = 1
-    labels[0, 4:14, 14:24] = 2
+    for cell, middle in enumerate((9, 20), start=1):
+        labels[0][(rows - 12) ** 2 + (columns - middle) ** 2 <= 5.5**2] = cell
     return labels
 
 
