@@ -10,7 +10,7 @@ from analysis import figures, scores
 from analysis.comparisons import LEVEL, POOLED
 from analysis.fidelity import pareto_front
 from analysis.report import MISSING, Cell, Gallery, Section, Table, interval, number, significant
-from analysis.results import LABEL, Results, frames, model_name, ordered
+from analysis.results import LABEL, ONE_FIELD, Results, frames, model_name, ordered
 from analysis.samples import INDEPENDENT, TRAITS, TRUTH, Study, pair
 from analysis.search_chapters import network_gallery
 
@@ -52,10 +52,11 @@ def score_chapter(results: Results) -> Section:
     n = len(results.study.frames)
     note = f"{frames(n)}, {next(iter(results.scored.values()))['n_truth']} annotated cells. " if results.scored else ""
     note += (
-        "Small print: 95 % intervals, frames as clusters. "
+        f"Small print: 95 % intervals, {'frames' if results.one_field else 'fields'} as clusters. "
         if not reasons
         else f"Intervals missing: {'; '.join(sorted(reasons))}. "
     )
+    note += f"{ONE_FIELD} " if results.one_field and not reasons else ""
     note += "Bold: chosen on validation; highest value of a column."
     split = "Test frames" if results.record else "Compared frames"
     table = Table(
@@ -213,6 +214,7 @@ def agreement_chapter(results: Results, tint: Mapping[str, str]) -> Section | No
     note = f"Intervals, where given, are clustered by {', '.join(sorted(set(table['clustered_by'])))}. "
     note += f"Not everything could be tested: {'; '.join(reasons)}. " if reasons else ""
     note += "" if len(reasons) and not in_words else "Equivalence tests are not adjusted for their number. "
+    note += f"{ONE_FIELD} " if results.one_field and table["bias_low"].notna().any() else ""
     note += f"The spread of a trait is the SD over {', '.join(sorted(set(table['sigma_source'])))}. Lengths in px."
     main = Table("Matched cells, method minus truth", columns, rows, ("trait", "method", "in words"), note)
     lead = (
@@ -298,7 +300,7 @@ def comparison_chapter(results: Results) -> Section | None:
         f"The row '{POOLED}' is what papers usually report. It takes every cell for an independent one: with no true "
         "difference it rejected in 36 % of simulated studies where each cell keeps its own error. n_eff is how many "
         "independent cells the pooled ones are worth.",
-        told,
+        told + (f" {ONE_FIELD}" if clear and results.one_field else ""),
     )
     main = Table(
         "All comparisons of methods (comparisons.csv has every column)",
@@ -325,15 +327,17 @@ def definition_chapter() -> Section:
     paragraphs = (
         f"Empty frames: {scores.EMPTY_RULE}",
         "Dataset IoU is the sum of shared foreground pixels over the sum of pixels in either, over all frames; "
-        "per-image IoU is the mean over frames. An image is a full frame.",
+        "per-image IoU is the mean over frames. An image is a full frame here; in trials.parquet and metrics.csv, and "
+        "so wherever trials are compared, validation scores are taken over validation crops and an image is a crop.",
         "A cell counts as found when its IoU with a true cell is at least 0.5 (>=, as StarDist counts; Kirillov's PQ "
         "asks > 0.5), one-to-one. F1 = 2 TP / (2 TP + FP + FN); PQ = sum of matched IoU / (TP + FP/2 + FN/2); AP is "
         "the mean over IoU .50, .55, ... .95 of TP / (TP + FP + FN). All are pooled over frames.",
-        "Intervals are 95 %, t with (clusters - 1) degrees of freedom on cluster-robust standard errors (frames for "
-        "scores; track x frame, two-way, for traits, df from the smaller number). Below 5 clusters none is given.",
+        "Intervals are 95 %, t with (clusters - 1) degrees of freedom on cluster-robust standard errors: by field for "
+        "scores, by frame where there is only one field; by track x frame, two-way, for traits, df from the smaller "
+        "number. Below 5 clusters none is given.",
         "TFE: matched cells away from the frame border; error = difference (circularity, solidity) or log ratio (area, "
         "perimeter, radius, shape index) over the SD of the truth, cut at 3; a missed or invented cell counts 1; root "
-        "mean square.",
+        "mean square. Neither errors nor SD count true cells that the frame border cuts.",
         "Area is the pixel count, perimeter Crofton's with 4 directions, radius follows from area; circularity, "
         "solidity and shape index come from one smoothed contour, so circularity never exceeds 1. TrackMate's numbers "
         "are separate columns of the cells table.",

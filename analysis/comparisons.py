@@ -260,6 +260,8 @@ def _agreement(study: Study, cells: pd.DataFrame, trait: str, method: str) -> di
     concordance = st.ccc(x, y, *clusters)
     training = study.training_truth
     source = truth if training is None or training.empty else training
+    source_name = "this truth" if source is truth else "training truth"
+    source = source[~source["border"].astype(bool)]  # as the errors do: what the frame cuts is not a cell's own trait
     sigma = natural_spread(trait, source[column])
     missed = int((~truth["border"]).sum()) - len(inside)
     invented = len(predicted) - len(cells)
@@ -303,7 +305,7 @@ def _agreement(study: Study, cells: pd.DataFrame, trait: str, method: str) -> di
         "spread_sd": error.spread,
         "match_rate": error.match_rate,
         "sigma": sigma,
-        "sigma_source": "this truth" if source is truth else "training truth",
+        "sigma_source": source_name,
         "wasserstein": wasserstein,
         "ks": ks,
         "n_clusters": _n_clusters(limits.bias),

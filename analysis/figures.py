@@ -115,7 +115,7 @@ def superplot(
             values = cells[name][column].dropna().to_numpy(float)
             low, high = np.percentile(values, [0.5, 99.5])
             shown = values[(values >= low) & (values <= high)] if np.ptp(values) else values
-            if np.ptp(shown) > 0:
+            if len(shown) > 1 and np.ptp(shown) > 0:
                 for body in axis.violinplot([shown], [at], widths=0.85, showextrema=False)["bodies"]:
                     body.set(facecolor=colour[name], alpha=0.3)
             means = cells[name].groupby(["field", "frame"])[column].mean().to_numpy(float)

@@ -14,7 +14,7 @@ from analysis.report import MISSING
 from analysis.samples import CLASSICAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
     import pandas as pd
 
@@ -46,7 +46,17 @@ class Results:
     @cached_property
     def scored(self) -> dict[str, dict[str, Any]]:
         """Scores of every counted method on the compared frames."""
-        return {name: scores.score(found) for name, found in self.counted.items()}
+        return {name: scores.score(found, self.clusters) for name, found in self.counted.items()}
+
+    @property
+    def clusters(self) -> list[Hashable]:
+        """What each compared frame is a repeat of, see `scores.clusters_of`."""
+        return scores.clusters_of(self.study.frames)
+
+    @property
+    def one_field(self) -> bool:
+        """Tell whether all compared frames show the same place."""
+        return len({name for name, _ in self.study.frames}) == 1
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -58,6 +68,13 @@ class Results:
         """The method chosen on validation data, if any was."""
         name = self.summary.get("winner", {}).get("target")
         return str(name) if name else None
+
+
+ONE_FIELD = (
+    "All compared frames come from one field: the same cells are in every frame. Intervals and tests describe these "
+    "cells only and are too narrow for new samples."
+)
+"""Said wherever a result of a single field could be taken for more."""
 
 
 def cells_found(results: Results, method: str) -> int:

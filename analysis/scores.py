@@ -95,7 +95,7 @@ def score(counts: Sequence[Counts], clusters: Sequence[Hashable] | None = None) 
     counts
         One entry per frame.
     clusters
-        What each frame belongs to (a field, a patient); by default every frame is its own cluster.
+        What each frame belongs to, as `clusters_of` tells; by default every frame is its own cluster.
 
     Returns
     -------
@@ -115,6 +115,21 @@ def score(counts: Sequence[Counts], clusters: Sequence[Hashable] | None = None) 
         result |= _with_interval(key, influence, groups)
     result |= {"n_truth": sum(c.n_truth for c in counts), "n_pred": sum(c.n_pred for c in counts)}
     return result | {"n_frames": len(counts), "n_clusters": len(set(groups))}
+
+
+def clusters_of(frames: Sequence[tuple[str, int]]) -> list[Hashable]:
+    """Return what each (field, frame) is a repeat of: its field where there are two or more, else the frame itself.
+
+    Cells stay in a field from frame to frame, so frames of one field are no independent samples. With a single field
+    the frames are all there is: intervals then describe these cells only and are too narrow for others.
+
+    >>> clusters_of([("a", 0), ("a", 1), ("b", 0)])
+    ['a', 'a', 'b']
+    >>> clusters_of([("a", 0), ("a", 1)])
+    [('a', 0), ('a', 1)]
+    """
+    several = len({field for field, _ in frames}) > 1
+    return [field if several else (field, frame) for field, frame in frames]
 
 
 def difference(

@@ -8,7 +8,7 @@ not finite (and counts them), and gives NaN with a reason where a number would m
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -125,11 +125,11 @@ def _one_way(residual: Array, codes: NDArray[np.int64]) -> float:
 
 def _codes(names: Clustering) -> NDArray[np.int64]:
     """Give each cluster a number from 0 to G-1."""
-    array = np.asarray(names)
-    if array.dtype.kind in "iub":
-        return np.unique(array, return_inverse=True)[1].astype(np.int64)
+    if isinstance(names, np.ndarray) and names.dtype.kind in "iub":
+        return np.unique(names, return_inverse=True)[1].astype(np.int64)
     seen: dict[Hashable, int] = {}
-    return np.fromiter((seen.setdefault(name, len(seen)) for name in array.tolist()), np.int64, len(array))
+    listed = names.tolist() if isinstance(names, np.ndarray) else names
+    return np.fromiter((seen.setdefault(name, len(seen)) for name in listed), np.int64, len(names))
 
 
 # --- two samples, ranks -------------------------------------------------------------------------------------------
@@ -328,7 +328,11 @@ def bland_altman(first: ArrayLike, second: ArrayLike, *clusterings: Clustering) 
 
 
 def ccc(x: ArrayLike, y: ArrayLike, *clusterings: Clustering) -> Estimate:
-    """Lin's concordance correlation (moments over n), its interval from the clustered influence of each pair."""
+    """Lin's concordance correlation (moments over n).
+
+    Its standard error comes from the clustered influence of each pair; interval and test are those of Fisher's z =
+    atanh(ccc), whose standard error is se / (1 - ccc^2) (delta method), so that the interval stays within -1..1.
+    """
     a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     both = np.isfinite(a) & np.isfinite(b)
     if both.sum() < 2:
@@ -344,7 +348,15 @@ def ccc(x: ArrayLike, y: ArrayLike, *clusterings: Clustering) -> Estimate:
     top, bottom = 2 * cross[both].mean(), scale[both].mean()
     if bottom == 0:
         return clustered_mean(np.where(both, 1.0, np.nan), *clusterings)
-    return clustered_mean(top / bottom + (2 * cross - top - top / bottom * (scale - bottom)) / bottom, *clusterings)
+    influence = top / bottom + (2 * cross - top - top / bottom * (scale - bottom)) / bottom
+    found = clustered_mean(influence, *clusterings)
+    left = 1 - found.mean**2
+    if found.reason or left <= 0 or not found.se > 0:
+        return found
+    z, se = np.arctanh(found.mean), found.se / left
+    low, high = np.tanh(z + stdtrit(found.df, 0.975) * se * np.array([-1, 1]))
+    p = 2 * stdtr(found.df, -abs(z / se))
+    return replace(found, low=float(low), high=float(high), statistic=float(z / se), p=float(p))
 
 
 @dataclass(frozen=True)
@@ -418,7 +430,7 @@ def cluster_icc(values: ArrayLike, clusters: Clustering) -> float:
     """One-way ANOVA intraclass correlation: how alike values of one cluster are (unequal sizes allowed)."""
     x = np.asarray(values, dtype=float)
     keep = np.isfinite(x)
-    codes = _codes(np.asarray(clusters)[keep])
+    codes = _codes(_codes(clusters)[keep])
     x = x[keep]
     sizes = np.bincount(codes) if len(codes) else np.zeros(0, dtype=np.int64)
     n, g = len(x), len(sizes)
@@ -438,7 +450,7 @@ def effective_n(values: ArrayLike, clusters: Clustering) -> float:
     n = int(keep.sum())
     if not n:
         return 0.0
-    size = n / len(set(np.asarray(clusters)[keep].tolist()))
+    size = n / len(np.unique(_codes(clusters)[keep]))
     rho = cluster_icc(x, clusters)
     return n / (1 + (size - 1) * max(rho, 0.0)) if np.isfinite(rho) else float("nan")
 

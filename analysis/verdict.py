@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from analysis import scores
 from analysis.record import trial_name
 from analysis.report import interval, number
-from analysis.results import LABEL, Results, cells_found, frames, objective_key
+from analysis.results import LABEL, ONE_FIELD, Results, cells_found, frames, objective_key
 from analysis.samples import CLASSICAL
 from analysis.statistics import FEWEST_CLUSTERS
 
@@ -48,14 +48,23 @@ def _which_model(results: Results) -> list[str]:
             f"On the test frames {told} scored higher. The choice was made on validation frames and is not changed "
             "by the test: that would make the test optimistic."
         )
-    base = results.scored.get(CLASSICAL)
-    if base:
-        gap = own["dataset_iou"] - base["dataset_iou"]
-        word = "above" if gap >= 0 else "below"
-        lines.append(
-            f"Its dataset IoU is {number(abs(gap))} {word} that of the classical method without learning "
-            f"({number(base['dataset_iou'])})."
-        )
+    return [*lines, *_against_classical(results, name)]
+
+
+def _against_classical(results: Results, winner: str) -> list[str]:
+    """Say how far the winner is from the method without learning, and which targets do not beat it."""
+    iou = {name: found["dataset_iou"] for name, found in results.scored.items()}
+    base = iou.pop(CLASSICAL, None)
+    if base is None:
+        return []
+    gap = iou[winner] - base
+    word = "above" if gap > 0 else "below" if gap < 0 else "different from"
+    lines = [
+        f"Its dataset IoU is {number(abs(gap))} {word} that of the classical method without learning ({number(base)})."
+    ]
+    if lost := [f"{name} ({number(value)})" for name, value in iou.items() if value <= base]:
+        told = "does not beat" if len(lost) == 1 else "do not beat"
+        lines.append(f"{', '.join(lost)} {told} the classical method in dataset IoU.")
     return lines
 
 
@@ -77,14 +86,16 @@ def _how_sure(results: Results) -> list[str]:
     ranked = sorted(results.counted, key=lambda m: -results.scored[m]["pq_50"])
     first = results.winner if results.winner in results.counted else ranked[0]
     rivals = [m for m in ranked if m not in (first, CLASSICAL)] or [m for m in ranked if m != first]
-    gap = scores.difference(results.counted[str(first)], results.counted[rivals[0]], "pq_50")
+    gap = scores.difference(results.counted[str(first)], results.counted[rivals[0]], "pq_50", results.clusters)
+    unit = "frame" if results.one_field else "field"
     if gap.reason:
         why = gap.reason[:1].upper() + gap.reason[1:]
-        return [f"How sure: cannot rank. {why}; the order of methods is a point estimate."]
+        return [f"How sure: cannot rank. {why} (a cluster is a {unit}); the order of methods is a point estimate."]
     clear = gap.low > 0 or gap.high < 0
-    told = f"PQ of {first} minus {rivals[0]} is {number(gap.mean)} (95 % interval {interval(gap.ci)}, by frame)"
+    told = f"PQ of {first} minus {rivals[0]} is {number(gap.mean)} (95 % interval {interval(gap.ci)}, by {unit})"
     if clear:
-        return [f"How sure: {told}. The interval excludes 0 for these frames; it says nothing about other samples."]
+        limit = f" {ONE_FIELD}" if results.one_field else ""
+        return [f"How sure: {told}. The interval excludes 0 for these {unit}s.{limit}"]
     return [f"How sure: {told}. The interval includes 0: the two cannot be told apart here."]
 
 
@@ -124,29 +135,34 @@ def warnings(results: Results) -> tuple[str, ...]:
         *results.summary.get("warnings", []),
     ]
     found += [f"{str(w)[:1].upper()}{str(w)[1:]}" for w in told]
-    n, fields = len(study.frames), len({name for name, _ in study.frames})
-    if n < FEWEST_CLUSTERS:
+    n, independent = len(study.frames), len(set(results.clusters))
+    if independent < FEWEST_CLUSTERS:
         found.append(
-            f"Only {frames(n)} compared: below {FEWEST_CLUSTERS} clusters results are descriptive only and methods "
-            "cannot be ranked."
+            f"Only {frames(n)}{'' if results.one_field or not n else f' of {independent} fields'} compared: below "
+            f"{FEWEST_CLUSTERS} clusters results are descriptive only and methods cannot be ranked."
         )
-    if fields == 1:
+    if results.one_field:
+        found.append(ONE_FIELD)
+    if _pretrained(results):
         found.append(
-            "All compared frames come from one field: intervals describe these cells and frames, not other fields, "
-            "wells or patients."
-        )
-    pretrained = {
-        name: target.get("configuration", {}).get("encoder_weights")
-        for name, target in (record.targets.items() if record else ())
-    }
-    if any(weights not in (None, "none", "") for weights in pretrained.values()):
-        found.append(
-            "Encoders carry different pretraining: the effect of an encoder and of its pretraining cannot be separated."
+            "Some encoders are pretrained: encoder and pretraining are confounded, so a difference between encoders "
+            "may come from either."
         )
     if study.has_truth and not study.labels:
         found.append(f"No label images were given: cells were paired by {study.matched_by}.")
     found += _disagreements(results)
     return tuple(dict.fromkeys(found))
+
+
+def _pretrained(results: Results) -> bool:
+    """Tell whether any trial of the search started from pretrained weights."""
+    record, column = results.record, "encoder_weights"
+    used = set(results.summary.get("search", {}).get(column, ()))
+    if record and column in record.trials:
+        used |= set(record.trials[column].dropna().astype(str))
+    if not used:
+        used = {found.get("configuration", {}).get(column) for found in results.summary.get("targets", {}).values()}
+    return bool(used - {None, "none", ""})
 
 
 def _disagreements(results: Results) -> list[str]:

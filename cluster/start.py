@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping
 
 # Trials share their data by memory maps; Ray's store carries only metrics, so it stays small and fits any /dev/shm.
 OBJECT_STORE_BYTES = 200 * 2**20
@@ -67,11 +67,19 @@ def start_ray(cpus: int | None = None, gpus: int | None = None) -> RayInfo:
     if joined:
         address = _join(os.environ[ADDRESS])
     else:
+        _let_workers_import_us(os.environ)
         os.environ.pop(ADDRESS, None)  # neither we nor our workers may find it later
         address = _start(cpus, gpus)
     resources = ray.cluster_resources()
     nodes = sum(bool(node["Alive"]) for node in ray.nodes())
     return RayInfo(address, resources.get("CPU", 0.0), resources.get("GPU", 0.0), nodes, joined, notices)
+
+
+def stop_ray() -> None:
+    """Leave the cluster of a job, or end the session that `start_ray` began; nothing happens without one."""
+    import ray
+
+    ray.shutdown()
 
 
 def belongs_to_job(environment: Mapping[str, str]) -> bool:
@@ -106,6 +114,13 @@ def answers(address: str) -> bool:
             return True
     except (OSError, ValueError, OverflowError):
         return False
+
+
+def _let_workers_import_us(environment: MutableMapping[str, str]) -> None:
+    """Put the folder of our packages on the path of the workers, wherever the command was called from."""
+    home = str(Path(__file__).resolve().parent.parent)
+    paths = environment.get("PYTHONPATH", "").split(os.pathsep)
+    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [home, *paths])))
 
 
 def _start(cpus: int | None, gpus: int | None) -> str:

@@ -4,6 +4,7 @@
 `convert`       folder -> dataset.zarr, the only way a store comes into being
 `readers`       what a folder holds: frames, masks, fields
 `images`        one file -> one array, with every unreadable file refused in a line
+`calibration`   pixel size and frame interval, where a TIFF states them with a unit
 `masks`         one mask -> instance labels, with every impossible mask refused in a line
 `survey`        every mask looked at once, before anything is written
 `facts`         what is true of the data set as a whole

@@ -56,7 +56,7 @@ def convert(
     annotations
         False: frames without masks are what is wanted (prediction); masks found are kept, nothing is split.
     pixel_size_um, frame_interval_s
-        Micrometres per pixel, seconds per frame; None: unknown.
+        Micrometres per pixel, seconds per frame; None: as ImageJ or OME metadata of the files say, else unknown.
     split_by
         "auto", "field", "time" or a group key; see `splits.split`.
     progress
@@ -130,7 +130,7 @@ def _finish(
             "name": source.stem if source.is_file() else source.name,
             "synthetic": bool(found.facts.get("synthetic")),
             "warnings": warnings,
-            "recommended": facts.recommend(written),
+            "recommended": facts.recommend(written, splits),
             "source": origin,
             "provenance": provenance(),
         },
@@ -147,8 +147,8 @@ def _describe(survey: Survey, options: dict[str, Any], marker: dict[str, Any]) -
         channels=tuple(f"channel_{i + 1}" for i in range(plane.channels)),
         shape=plane.shape,
         dtype=survey.dtype,
-        pixel_size_um=options["pixel_size_um"],
-        frame_interval_s=options["frame_interval_s"],
+        pixel_size_um=options["pixel_size_um"] or survey.scale("pixel_size_um"),
+        frame_interval_s=options["frame_interval_s"] or survey.scale("frame_interval_s"),
         groups=dict(survey.raw.groups),
         annotated=survey.annotated,
         cells=survey.drawn,
@@ -199,6 +199,9 @@ def _same(out: Path, origin: dict[str, Any]) -> Dataset:
 def _fingerprint(found: readers.Found, source: Path) -> str:
     """Return a hash over the names and contents of all files read."""
     root = source if source.is_dir() else source.parent
+    for path in found.paths():
+        if any("\udc80" <= letter <= "\udcff" for letter in str(path)):
+            raise BadInput(f"{str(path)!r}: the name is not UTF-8 text; rename the file")
     lines = [f"{path.relative_to(root).as_posix()} {sha256(path)}" for path in found.paths()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -206,7 +209,7 @@ def _fingerprint(found: readers.Found, source: Path) -> str:
 def summary(dataset: Dataset) -> str:
     """Return what a store holds, in a few lines."""
     fields = list(dataset.fields.values())
-    sizes = sorted({f"{f.shape[0]} x {f.shape[1]} px {f.dtype}" for f in fields})
+    sizes = sorted({f"{f.shape[0]} x {f.shape[1]} px {f.dtype}{_pixel(f)}" for f in fields})
     frames = sum(f.n_frames for f in fields)
     kinds = ", ".join(sorted({f.annotation for f in fields}))
     lines = [
@@ -219,6 +222,10 @@ def summary(dataset: Dataset) -> str:
     return "\n".join([*lines, *(f"warning: {text}" for text in dataset.warnings)])
 
 
+def _pixel(field: Field) -> str:
+    return f" of {field.pixel_size_um:g} um" if field.pixel_size_um else ""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     text = "Convert a folder of microscope images and masks into dataset.zarr (OME-Zarr 0.5)."
@@ -227,8 +234,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("source", type=Path, help="folder of TIFF or PNG frames and masks, or a multi-page TIFF")
     parser.add_argument("out", type=Path, help="the store to make, such as dataset.zarr")
     parser.add_argument("--no-masks", action="store_true", help="frames without annotation, for prediction only")
-    parser.add_argument("--pixel-size", type=float, metavar="UM", help="micrometres per pixel (default: unknown)")
-    parser.add_argument("--frame-interval", type=float, metavar="S", help="seconds per frame (default: unknown)")
+    parser.add_argument("--pixel-size", type=float, metavar="UM", help="micrometres per pixel (default: as files say)")
+    parser.add_argument("--frame-interval", type=float, metavar="S", help="seconds per frame (default: as files say)")
     parser.add_argument("--split-by", default="auto", metavar="WHAT", help="auto, field, time or a group such as well")
     given = parser.parse_args(argv)
     finished = given.out.exists()

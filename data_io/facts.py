@@ -39,24 +39,29 @@ class Written:
 
 
 def normalisation(written: Sequence[Written], splits: Splits) -> dict[str, Any]:
-    """Return the rule of the training frames with cells; of all frames where there are none."""
+    """Return the rule of the training frames with cells; per pixel type of all its frames where there are none."""
     train = {(ref.field, ref.frame) for ref in splits.train}
-    frames = [
-        (one.percentiles[i], (one.field.name, i) in train, one.field.cells[i] > 0)
-        for one in written
-        for i in range(one.field.n_frames)
-    ]
-    chosen = [p for p, trained, cells in frames if trained and cells] or [p for p, trained, _ in frames if trained]
-    return normalise.rule(chosen or [p for p, _, _ in frames])
+    frames: dict[str, dict[bool, list[NDArray[np.float64]]]] = {}
+    for one in written:
+        kinds = frames.setdefault(one.field.dtype, {True: [], False: []})
+        for i, percentiles in enumerate(one.percentiles):
+            kinds[(one.field.name, i) in train and one.field.cells[i] > 0].append(percentiles)
+    main_first = sorted(frames.items(), key=lambda item: (-len(item[1][True]), -len(item[1][False])))
+    return normalise.rule({dtype: kinds[True] or kinds[False] for dtype, kinds in main_first})
 
 
-def recommend(written: Sequence[Written]) -> dict[str, Any]:
-    """Return crop, batch and padding that suit the size of the cells."""
-    areas = np.concatenate([one.areas for one in written])
+def recommend(written: Sequence[Written], splits: Splits) -> dict[str, Any]:
+    """Return crop, batch and padding that suit the size of the cells of the training frames; of all without a split."""
+    train = {(ref.field, ref.frame) for ref in splits.train}
+    seen = []
+    for one in written:
+        kept = [not train or (one.field.name, i) in train for i in range(one.field.n_frames)]
+        seen.append(np.stack([one.areas, one.lengths])[:, np.repeat(kept, one.field.cells)])
+    areas, lengths = np.concatenate(seen, axis=1)
     diameter = 2 * math.sqrt(float(np.median(areas)) / math.pi) if areas.size else None
     wide = 0.0
     if diameter is not None:
-        long = float(np.percentile(np.concatenate([one.lengths for one in written]), 90))
+        long = float(np.percentile(lengths, 90))
         wide = max(CROP_CELLS * diameter, CROP_LENGTHS * long)
     crop = PAD_TO * math.ceil(wide / PAD_TO)
     return {

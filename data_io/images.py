@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_io import calibration
 from data_io.errors import BadInput
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class Plane:
     shape: tuple[int, int]
     dtype: str
     """The dtype its grey values are stored in: uint8, uint16, uint32 or float32."""
+    pixel_size_um: float | None = None
+    """Micrometres per pixel, where ImageJ or OME metadata say it, with a unit and the same in Y and X."""
+    frame_interval_s: float | None = None
+    """Seconds per frame, likewise."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,12 @@ class Raw:
 def header(path: Path) -> Plane:
     """Return frames, channels, size and stored dtype of a file without decoding it."""
     with _refusing(path):
-        shape, axes, dtype = _png_header(path) if _is_png(path) else _tiff_header(path)
+        png = _is_png(path)
+        shape, axes, dtype = _png_header(path) if png else _tiff_header(path)
+        scale = (None, None) if png else calibration.of_tiff(path)
     frames, channels = _counts(path, dict(zip(axes, shape, strict=True)))
     size = dict(zip(axes, shape, strict=True))
-    return Plane(frames, channels, (size["Y"], size["X"]), _stored(dtype))
+    return Plane(frames, channels, (size["Y"], size["X"]), _stored(dtype), *scale)
 
 
 def read(path: Path) -> tuple[NDArray[Any], str | None]:
@@ -108,8 +115,8 @@ def _counts(path: Path, sizes: dict[str, int]) -> tuple[int, int]:
 
 
 def _checked(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
-    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise BadInput(f"{path}: has NaN or infinite values; export the raw grey values again")
+    if pixels.dtype.kind == "f" and not (np.abs(pixels) <= np.finfo(np.float32).max).all():
+        raise BadInput(f"{path}: has NaN, infinite or huge values; export the raw grey values again")
     if pixels.dtype.kind == "i" and pixels.min() < 0:
         raise BadInput(f"{path}: has negative integer values (down to {pixels.min()}); export as unsigned 16-bit")
     if pixels.dtype.kind in "iu" and pixels.max() >= 2**32:

@@ -3,6 +3,8 @@
 Each frame is scaled by its own 1 % and 99.8 % percentiles, so that lamp and exposure do not matter. A frame without
 cells has almost no range of its own: it is given at least half the median range of the training frames, laid around
 the grey value where the background lies in those frames. Noise is not blown up to the contrast of cells.
+
+Grey values of different pixel types (8 and 16 bit) have no common unit, so each type has a smallest range of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -59,37 +61,93 @@ def normalise(image: NDArray[Any], limits: NDArray[np.float64] | Sequence[tuple[
     return scaled
 
 
-def rule(frames: Sequence[NDArray[np.float64]]) -> dict[str, Any]:
-    """Return the rule, ready for JSON, from the `(C, 3)` percentiles of the training frames.
+def rule(frames: Mapping[str, Sequence[NDArray[np.float64]]]) -> dict[str, Any]:
+    """Return the rule, ready for JSON.
 
-    `min_range` and `background` have one value per channel.
+    Parameters
+    ----------
+    frames
+        Per pixel type (such as "uint16") the `(C, 3)` percentiles of the frames that set its range, the main type
+        first.
+
+    Returns
+    -------
+    dict
+        `dtype`: the main type; `min_range` and `level` (median high percentile): a list with one value per channel
+        for each type; `background`: one value per channel; `low_percentile`, `high_percentile`, `clip`.
     """
-    low, median, high = np.moveaxis(np.asarray(frames, np.float64), -1, 0)
+    found = {dtype: np.moveaxis(np.asarray(own, np.float64), -1, 0) for dtype, own in frames.items()}
+    main = next(iter(found))
+    low, median, high = found[main]
     spread = high - low
     where = np.divide(median - low, spread, out=np.full_like(spread, 0.5), where=spread > 0)
     return {
+        "dtype": main,
         "low_percentile": LOW,
         "high_percentile": HIGH,
         "clip": list(CLIP),
-        "min_range": [round(float(v), 6) for v in FLOOR * np.median(spread, axis=0)],
-        "background": [round(float(v), 6) for v in np.clip(np.median(where, axis=0), 0, 1)],
+        "min_range": {dtype: _listed(FLOOR * np.median(own[2] - own[0], axis=0)) for dtype, own in found.items()},
+        "level": {dtype: _listed(np.median(own[2], axis=0)) for dtype, own in found.items()},
+        "background": _listed(np.clip(np.median(where, axis=0), 0, 1)),
     }
 
 
-def rule_limits(low_high: NDArray[np.float64] | Sequence[Sequence[float]], rule: dict[str, Any]) -> NDArray[np.float64]:
-    """Return `(C, 2)` limits from the `(C, 2)` percentiles of a frame and the data set's rule."""
-    channels = zip(low_high, rule["min_range"], rule["background"], strict=True)
+def for_new_images(rule: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return the rule of a model, made to fit a set of new images: all of `rule` that it has for their pixel types.
+
+    Types the model was not trained on take their smallest range from `own`, the rule of the new images themselves.
+    """
+    return rule | {name: own[name] | rule[name] for name in ("min_range", "level")}
+
+
+def rule_limits(
+    low_high: NDArray[np.float64] | Sequence[Sequence[float]], rule: dict[str, Any], dtype: str
+) -> NDArray[np.float64]:
+    """Return `(C, 2)` limits from the `(C, 2)` percentiles of a frame of pixel type `dtype` and the data set's rule."""
+    floors = _floors(np.asarray(low_high, np.float64), rule, dtype)
+    channels = zip(low_high, floors, rule["background"], strict=True)
     return np.array([limits(low, high, floor, background) for (low, high), floor, background in channels], np.float64)
 
 
 def frame_limits(image: NDArray[Any], rule: dict[str, Any]) -> NDArray[np.float64]:
     """Return `(C, 2)` limits of a new `(C, Y, X)` frame by a stored rule.
 
+    A pixel type the rule does not know (see `for_new_images`) is taken to be the main type in another unit, in which
+    the frame is as bright as usual.
+
     Raises
     ------
     ValueError
         The frame has another number of channels than the data set the rule comes from.
     """
-    if len(image) != len(rule["min_range"]):
-        raise ValueError(f"{len(image)} channels, the rule was made for {len(rule['min_range'])}")
-    return rule_limits(percentiles(image)[:, [0, 2]], rule)
+    return rule_limits(_low_high(image, rule), rule, image.dtype.name)
+
+
+def hits_floor(image: NDArray[Any], rule: dict[str, Any]) -> bool:
+    """Say whether a new `(C, Y, X)` frame has less contrast, in any channel, than the rule allows to be stretched.
+
+    That is meant for frames without cells. Where most frames of a set do, the set is much dimmer than what the rule
+    was made from, and its cells come out faint.
+    """
+    low_high = _low_high(image, rule)
+    return bool(np.any(low_high[:, 1] - low_high[:, 0] < _floors(low_high, rule, image.dtype.name)))
+
+
+def _low_high(image: NDArray[Any], rule: dict[str, Any]) -> NDArray[np.float64]:
+    if len(image) != len(rule["background"]):
+        raise ValueError(f"{len(image)} channels, the rule was made for {len(rule['background'])}")
+    return percentiles(image)[:, [0, 2]]
+
+
+def _floors(low_high: NDArray[np.float64], rule: dict[str, Any], dtype: str) -> NDArray[np.float64]:
+    """Return the smallest range of each channel, in grey values of `dtype`."""
+    ranges = rule["min_range"]
+    if dtype in ranges:
+        return np.asarray(ranges[dtype], np.float64)
+    usual, level = (np.asarray(values[rule["dtype"]], np.float64) for values in (ranges, rule["level"]))
+    high = np.maximum(low_high[:, 1], 0)
+    return np.divide(usual * high, level, out=np.zeros_like(usual), where=level > 0)
+
+
+def _listed(values: NDArray[np.float64]) -> list[float]:
+    return [round(float(value), 6) for value in values]

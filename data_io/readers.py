@@ -237,7 +237,9 @@ def _marker(source: Path) -> dict[str, Any]:
     if not source.is_dir() or not (source / MARKER).is_file():
         return {}
     try:
-        facts: dict[str, Any] = json.loads((source / MARKER).read_text())
+        facts = json.loads((source / MARKER).read_text())
     except ValueError as fault:
         raise BadInput(f"{source / MARKER}: not JSON ({fault}); make the synthetic movies again") from fault
+    if not isinstance(facts, dict):
+        raise BadInput(f"{source / MARKER}: holds no facts; make the synthetic movies again")
     return facts

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 LEVEL = "s0"
 TRUTH = "labels/truth"
@@ -129,6 +129,11 @@ class Dataset:
         facts = json.loads((path / "zarr.json").read_text())["attributes"]["dataset"]
         return cls(path, facts, manifest["content_hash"])
 
+    @property
+    def channels(self) -> int:
+        """Channels of the images, the same in every field."""
+        return len(next(iter(self.fields.values())).channels)
+
     def frames(self, split: str = "all") -> list[FrameRef]:
         """Return the frames of a part: train, val, test, unannotated or all.
 
@@ -158,7 +163,8 @@ class Dataset:
 
     def limits(self, ref: FrameRef) -> NDArray[np.float64]:
         """Return `(C, 2)`: the grey values of a frame that become 0 and 1."""
-        return rule_limits(self._field(ref).percentiles[ref.frame], self.normalisation)
+        field = self._field(ref)
+        return rule_limits(field.percentiles[ref.frame], self.normalisation, field.dtype)
 
     def normalised(self, ref: FrameRef) -> NDArray[np.float32]:
         """Return a frame as a network sees it: `(C, Y, X)` float32, clipped to [-1, 3]."""

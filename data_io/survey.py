@@ -54,6 +54,11 @@ class Survey:
         """The smallest type that holds the grey values of all files."""
         return str(np.result_type(*{file.plane.dtype for file in self.raw.files}))
 
+    def scale(self, name: str) -> float | None:
+        """Return the `pixel_size_um` or `frame_interval_s` that the headers of all files agree on."""
+        told: set[float | None] = {getattr(file.plane, name) for file in self.raw.files}
+        return told.pop() if len(told) == 1 else None
+
     @property
     def sources(self) -> tuple[str, ...]:
         """The file of each frame."""

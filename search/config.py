@@ -178,7 +178,7 @@ class TrainConfig(Section):
     calibrate_batchnorm: bool = True
     """Whether the statistics of batch normalisation are taken anew from unaugmented crops before each validation."""
     foreground: Fraction = 0.7
-    """Fraction of the training crops centred on a cell."""
+    """Fraction of the training crops that hold a cell's middle; the others lie anywhere."""
     workers: int = Field(default=0, ge=0, le=256)
     """Processes that cut crops beside the training; 0 cuts them in the trial's own process."""
 
@@ -253,7 +253,7 @@ class ResourceConfig(Section):
     cpus_per_trial: float = Field(default=1.0, gt=0, le=1024)
     """Processor cores of a trial; below 1 several share one."""
     gpus_per_trial: float | Literal["auto"] = "auto"
-    """GPUs of a trial: a share up to 1 or a whole number; auto measures the memory a trial needs."""
+    """GPUs of a trial: a share up to 1 or a whole number; auto is one where there is one."""
 
     @field_validator("gpus_per_trial")
     @classmethod
@@ -272,8 +272,6 @@ class TrackingConfig(Section):
     """offline writes run files into the run folder only; online sends them as well."""
     project: Name = "cellsearch"
     """Project the runs belong to."""
-    images: bool = False
-    """Whether example images may be logged; they may show patients."""
 
 
 class Config(Section):

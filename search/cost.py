@@ -13,24 +13,28 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from search import models
+from search.asha import Bracket
+from search.trial import crops_per_epoch, make_network
 
 if TYPE_CHECKING:
+    from data_io.store import Dataset
     from search.config import Config
     from search.space import Plan, TrialConfig
 
 BACKWARD = 3.0
 """A training step costs about three forward passes."""
-OVERHEAD = 1.6
-"""Measured factor from bare convolutions to a trial's epoch on a CPU: small layers, optimiser, crops, validation."""
+OVERHEAD = 1.15
+"""Validation and calibration on top of the training steps, as a factor."""
+STEP_SECONDS = 0.06
+"""What a step costs beside its convolutions (crops, optimiser, bookkeeping), measured on a CPU core."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimated epochs and wall-clock seconds of a search here, and the trials expected to run to the end."""
+    """Estimated epochs of all trials and wall-clock seconds of a search on this machine."""
 
     epochs: int
     seconds: float
-    finishing: int
 
 
 @cache
@@ -46,48 +50,51 @@ def forward_flops(
     return float(counter.get_total_flops())
 
 
-def machine_flops(threads: int = 1) -> float:
-    """Floating-point operations per second of a typical training convolution here, per trial of `threads` threads."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def measured_speed(trial: TrialConfig, channels: int) -> float:
+    """Floating-point operations per second of a real training step of `trial` on two crops, in its threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, int(trial.cpus)))
     try:
-        layer = torch.nn.Conv2d(32, 32, 3, padding=1).to(device)
-        x = torch.randn(4, 32, 64, 64, device=device, requires_grad=True)
-        for repeat in range(4):
-            if repeat == 1:
-                began = time.perf_counter()
-            layer(x).sum().backward()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds = (time.perf_counter() - began) / 3
+        network = make_network(trial, channels).to(models.device()).train()
+        images = torch.randn(2, channels, trial.crop, trial.crop, device=models.device())
+        fastest = math.inf
+        for _ in range(3):
+            began = time.perf_counter()
+            network(images.contiguous(memory_format=torch.channels_last)).float().square().mean().backward()
+            if images.is_cuda:
+                torch.cuda.synchronize()
+            fastest = min(fastest, time.perf_counter() - began)
     finally:
         torch.set_num_threads(before)
-    return BACKWARD * 2 * 4 * 64 * 64 * 32 * 32 * 9 / seconds
+    return BACKWARD * 2 * _flops(trial, channels) / fastest
 
 
 def slots_here(config: Config) -> int:
     """Trials that run at the same time on this machine."""
     resources = config.resources
-    slots = len(os.sched_getaffinity(0)) / resources.cpus_per_trial
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    slots = cores / resources.cpus_per_trial
     if torch.cuda.is_available():
         share = 1.0 if isinstance(resources.gpus_per_trial, str) else resources.gpus_per_trial
         slots = min(slots, torch.cuda.device_count() / share) if share else slots
     return max(1, int(slots))
 
 
-def estimate(config: Config, plan: Plan, slots: int, crops_per_epoch: int, channels: int = 1) -> Cost:
-    """Cost of the plan on `slots` parallel trials; every target is expected to stop as ASHA's reduction says."""
-    speed = machine_flops(max(1, int(config.resources.cpus_per_trial)))
-    epochs = {trial.id: _expected_epochs(config, plan, trial) for trial in plan.trials}
-    seconds = sum(
-        epochs[t.id] * crops_per_epoch * BACKWARD * _flops(t, channels) * OVERHEAD / speed for t in plan.trials
-    )
+def estimate(config: Config, plan: Plan, slots: int, dataset: Dataset) -> Cost:
+    """Cost of the plan on `slots` parallel trials, as if early stopping passed the share it does on average."""
+    channels = dataset.channels
+    by_cost = sorted(plan.trials, key=lambda trial: _flops(trial, channels))
+    speed = measured_speed(by_cost[len(by_cost) // 2], channels)
+    shapes = [dataset.fields[ref.field].shape for ref in dataset.frames("train")]
+    epochs, seconds = 0.0, 0.0
+    for trial in plan.trials:
+        expected = _expected_epochs(config, plan, trial)
+        crops = crops_per_epoch(shapes, trial)
+        epochs += expected
+        steps = crops // trial.train.batch_size
+        seconds += expected * (crops * BACKWARD * _flops(trial, channels) * OVERHEAD / speed + steps * STEP_SECONDS)
     limit = 60 * config.budget.minutes if config.budget.minutes else math.inf
-    finishing = sum(t.reference or not config.schedule.asha for t in plan.trials)
-    if config.schedule.asha:
-        finishing += len({t.target for t in plan.trials if not t.reference})
-    return Cost(round(sum(epochs.values())), min(seconds / max(1, slots), limit), finishing)
+    return Cost(round(epochs), min(seconds / slots, limit))
 
 
 def _flops(trial: TrialConfig, channels: int) -> float:
@@ -98,16 +105,13 @@ def _flops(trial: TrialConfig, channels: int) -> float:
 
 
 def _expected_epochs(config: Config, plan: Plan, trial: TrialConfig) -> float:
-    """Mean epochs of a trial when at each rung the share 1 / eta of its target's trials goes on, at least one."""
+    """Mean epochs of a trial: at each rung the first always goes on, of the others about the share 1 / eta."""
     schedule = config.schedule
     if trial.reference or not schedule.asha:
         return trial.epochs
-    rivals = sum(t.target == trial.target and not t.reference for t in plan.trials)
-    total, share, rung = 0.0, 1.0, 0
-    upper = schedule.grace_epochs
-    while rung < trial.epochs:
-        upper = min(upper, trial.epochs)
-        total += share * (upper - rung)
-        share = max(1 / rivals, share / schedule.reduction_factor)
-        rung, upper = upper, round(upper * schedule.reduction_factor)
-    return total
+    rivals = float(sum(t.target == trial.target and not t.reference for t in plan.trials))
+    everyone, total, below = rivals, 0.0, 0
+    for rung in [*Bracket(schedule.grace_epochs, trial.epochs, schedule.reduction_factor).rungs, trial.epochs]:
+        total += rivals * (rung - below)
+        below, rivals = rung, 1 + (rivals - 1) / schedule.reduction_factor
+    return total / everyone

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 FACTS = "model.json"
-FORMAT = 1
+FORMAT = 2
 BUILD = ("architecture", "encoder", "target", "in_channels", "encoder_depth", "decoder_width", "output_stride")
 """Facts that rebuild the network."""
 

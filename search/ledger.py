@@ -48,8 +48,7 @@ class Ledger:
         """Write one event and force it to disk before returning."""
         record = {"event": event, "trial": trial, "time": round(time.time(), 3), **facts}
         line = json.dumps(record, allow_nan=False) + "\n"
-        os.write(self._descriptor, line.encode())
-        os.fsync(self._descriptor)
+        _write_whole(self._descriptor, line.encode())
         self.events.append(record)
 
     def epoch(self, trial: str, row: dict[str, Any]) -> bool:
@@ -83,6 +82,19 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+
+def _write_whole(descriptor: int, line: bytes) -> None:
+    """Append a line and force it to disk; take a part of it back when the disk is full."""
+    end = os.fstat(descriptor).st_size
+    try:
+        written = 0
+        while written < len(line):
+            written += os.write(descriptor, line[written:])
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, end)
+        raise
 
 
 def _finite(value: Any) -> Any:

@@ -119,9 +119,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--objective", metavar="pq|iou|trait:NAME", help=f"what the winner is best at ({', '.join(TRAITS)})"
     )
     what.add_argument("--wandb", metavar="offline|online|disabled", help="Weights & Biases (default: offline)")
-    what.add_argument(
-        "--wandb-images", action="store_true", help="let example images be logged; they may show patients"
-    )
     show = parser.add_argument_group("look before you run")
     show.add_argument("--dry-run", action="store_true", help="show the trials, the infeasible cells and the cost")
     show.add_argument("--print-config", action="store_true", help="show the resolved configuration as YAML")
@@ -140,6 +137,4 @@ def _overrides(given: argparse.Namespace) -> list[str]:
         overrides.append(f"objective={json.dumps(given.objective)}")
     if given.wandb is not None:
         overrides.append(f"tracking.wandb={json.dumps(given.wandb)}")
-    if given.wandb_images:
-        overrides.append("tracking.images=true")
     return overrides

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_io import errors, files
 from data_io.errors import BadInput
-from data_io.normalise import frame_limits, normalise
+from data_io.normalise import for_new_images, frame_limits, hits_floor, normalise
 from data_io.provenance import provenance
 from postprocess.predictions import PredictionStore
 from search import handover, inference, models
@@ -83,9 +83,14 @@ def predict(
         _check_channels(folder, facts, dataset)
         encoder = facts["encoder"] or "its own encoder"
         say(f"{target}: predicting {len(missing)} frames with {facts['architecture']} on {encoder}")
+        rule = for_new_images(facts["normalisation"], dataset.normalisation) if rule_of_model else None
+        faint = 0
         for ref in missing:
-            image = _by_rule(dataset, ref, facts["normalisation"]) if rule_of_model else dataset.normalised(ref)
+            faint += rule is not None and hits_floor(dataset.image(ref), rule)
+            image = dataset.normalised(ref) if rule is None else _by_rule(dataset, ref, rule)
             store.write(target, ref, inference.predict(network, image))
+        if 2 * faint > len(missing):
+            say(f"note: {faint} of {len(missing)} frames have far less contrast than those the model was trained on")
         done += len(missing)
     return done
 
@@ -127,11 +132,10 @@ def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = print
 
     model_folders(run_dir)
     known = json.loads((run_dir / RUN_FACTS).read_text()) if (run_dir / RUN_FACTS).is_file() else {}
-    pixel = next(iter(handover.read_facts(folder)["pixel_size_um"] for folder in model_folders(run_dir).values()))
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
-        dataset = convert(images, out / "dataset.zarr", annotations=False, pixel_size_um=pixel)
+        dataset = convert(images, out / "dataset.zarr", annotations=False)
     except BadInput:
         if made and not any(out.iterdir()):
             out.rmdir()

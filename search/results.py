@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.scores import frame_counts, pq_score, score
+from analysis.scores import clusters_of, frame_counts, pq_score, score
+from analysis.statistics import FEWEST_CLUSTERS
 from data_io import files
 from data_io.provenance import provenance
 from postprocess import methods
 from search.config import config_hash
 from search.trial import best_row
+from search.tuning import elapsed_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,7 +103,7 @@ def write_trials(run_dir: Path, table: pd.DataFrame) -> None:
 def scores_of(method: str, refs: list[FrameRef], dataset: Dataset, read: ReadLabels) -> dict[str, Any]:
     """Scores of a method's written labels on annotated frames, with frame-clustered intervals; JSON-ready."""
     counts = [frame_counts(dataset.labels(ref), read(method, ref)) for ref in refs]
-    return as_json(score(counts, [f"{ref.field} {ref.frame}" for ref in refs]))
+    return as_json(score(counts, clusters_of([(ref.field, ref.frame) for ref in refs])))
 
 
 def summary(
@@ -113,7 +115,6 @@ def summary(
     read: ReadLabels,
     trials: pd.DataFrame,
     notes: list[str],
-    seconds: float,
 ) -> dict[str, Any]:
     """Return summary.json: data, every target's winner and scores, the classical baseline, the search, warnings."""
     val, test = dataset.frames("val"), dataset.frames("test")
@@ -151,7 +152,7 @@ def summary(
         },
         "targets": targets,
         "baseline": baseline,
-        "winner": winner_of(targets, config.objective, len(val)),
+        "winner": winner_of(targets, config.objective, len(set(clusters_of([(r.field, r.frame) for r in val])))),
         "search": {
             "trials": len(plan.trials),
             **{
@@ -160,7 +161,7 @@ def summary(
             },
             "references": int(trials["reference"].sum()),
             "epochs": ledger.epochs,
-            "seconds": round(seconds, 1),
+            "seconds": round(elapsed_before(ledger), 1),
             "preset": config.preset,
             "objective": config.objective,
             "encoder_weights": sorted({str(t.encoder_weights or "none") for t in plan.trials}),
@@ -176,7 +177,7 @@ def summary(
     }
 
 
-def winner_of(targets: Mapping[str, Mapping[str, Any]], objective: str, frames: int) -> dict[str, Any]:
+def winner_of(targets: Mapping[str, Mapping[str, Any]], objective: str, clusters: int) -> dict[str, Any]:
     """Return the target whose model is best on the validation frames, and a sentence that says how sure."""
     best = max(targets, key=lambda name: targets[name]["objective"])
     chosen = targets[best]
@@ -187,9 +188,9 @@ def winner_of(targets: Mapping[str, Mapping[str, Any]], objective: str, frames: 
     sentence = (
         f"{best} with {chosen['configuration']['architecture']} on {encoder} has the best {measured} on validation."
     )
-    if frames < 5:
+    if clusters < FEWEST_CLUSTERS:
         sentence += (
-            f" With {frames} validation frames this is a choice by point estimate: the methods cannot be ranked."
+            f" With {clusters} validation clusters this is a choice by point estimate: methods cannot be ranked."
         )
     return {"target": best, "objective": objective, "value": chosen["objective"], "sentence": sentence}
 

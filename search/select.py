@@ -1,15 +1,15 @@
-"""From finished trials to one model per target: predict validation frames, fit the decoding, choose, freeze, then test
-once.
-"""
+"""From finished trials to one model per target: validation frames decide, then every candidate is tested once."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analysis.scores import frame_counts, iou_score, pq_score, score
+from data_io import files
 from postprocess import methods
 from search import handover, inference
 from search.models import parameter_count
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from postprocess.prediction import Prediction
     from search.config import Config
     from search.ledger import TrialState
-    from search.models import Network
     from search.space import TrialConfig
 
     Labels = NDArray[np.integer]
@@ -40,6 +39,10 @@ class Candidate:
 
     Attributes
     ----------
+    epoch
+        The epoch of its best checkpoint.
+    parameters
+        Trainable parameters of the network, which is not kept.
     fit
         Decode parameters that score best there.
     value
@@ -48,8 +51,7 @@ class Candidate:
 
     trial: TrialConfig
     epoch: int
-    network: Network
-    predictions: list[Prediction]
+    parameters: int
     fit: methods.Fit
     value: float
 
@@ -72,13 +74,12 @@ def eligible(
 def examine(trial: TrialConfig, folder: Path, dataset: Dataset, objective: str) -> Candidate:
     """Predict the validation frames with a trial's best checkpoint and fit its decoding there."""
     refs = dataset.frames("val")
-    network, epoch = load_best(trial, folder, _channels(dataset))
+    network, epoch = load_best(trial, folder, dataset.channels)
     predictions = [inference.predict(network, dataset.normalised(ref)) for ref in refs]
     truth = [dataset.labels(ref) for ref in refs]
     fit = methods.fit(trial.target, predictions, truth, iou_score if objective == "iou" else pq_score)
-    return Candidate(
-        trial, epoch, network, predictions, fit, _value(objective, trial.target, fit, predictions, truth, dataset)
-    )
+    value = _value(objective, trial.target, fit, predictions, truth, dataset)
+    return Candidate(trial, epoch, parameter_count(network), fit, value)
 
 
 def _value(
@@ -105,7 +106,8 @@ def trait_error(trait: str, truth: Sequence[Labels], cells: Sequence[Labels], tr
     from postprocess.morphology import measure
 
     column = {"area": "area_px2", "perimeter": "perimeter_px", "radius": "radius_px"}.get(trait, trait)
-    known = np.concatenate([measure(labels)[column].to_numpy() for labels in training])
+    whole = [measured[~measured["border"]] for measured in map(measure, training)]
+    known = np.concatenate([measured[column].to_numpy() for measured in whole])
     predicted, true, missed, invented = [], [], 0, 0
     for truth_frame, cell_frame in zip(truth, cells, strict=True):
         found = match(truth_frame, cell_frame)
@@ -113,7 +115,7 @@ def trait_error(trait: str, truth: Sequence[Labels], cells: Sequence[Labels], tr
         inside = ~left["border"].loc[found.truth].to_numpy()
         true.append(left[column].loc[found.truth].to_numpy()[inside])
         predicted.append(right[column].loc[found.pred].to_numpy()[inside])
-        missed += found.fn
+        missed += int((~left["border"]).sum()) - int(inside.sum())
         invented += found.fp
     result = fidelity(
         trait,
@@ -128,26 +130,24 @@ def trait_error(trait: str, truth: Sequence[Labels], cells: Sequence[Labels], tr
 
 def winner(candidates: Sequence[Candidate]) -> Candidate:
     """Return the candidate with the best objective; of equals the smaller network, then the name decides."""
-    return max(candidates, key=lambda c: (c.value, -parameter_count(c.network), c.trial.id))
+    return max(candidates, key=lambda c: (c.value, -c.parameters, c.trial.id))
 
 
-def foreground_iou(candidate: Candidate, dataset: Dataset, refs: Sequence[FrameRef]) -> float:
+def foreground_iou(candidate: Candidate, folder: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> float:
     """Dataset IoU of a candidate's decoded cells on annotated frames; NaN without frames."""
     if not refs:
         return float("nan")
+    network, _ = load_best(candidate.trial, folder, dataset.channels)
     decode = methods.target_named(candidate.trial.target).decode
-    counts = [
-        frame_counts(
-            dataset.labels(ref),
-            decode(inference.predict(candidate.network, dataset.normalised(ref)), candidate.fit.params),
-        )
-        for ref in refs
-    ]
+    counts = []
+    for ref in refs:
+        cells = decode(inference.predict(network, dataset.normalised(ref)), candidate.fit.params)
+        counts.append(frame_counts(dataset.labels(ref), cells))
     return float(score(counts)["dataset_iou"])
 
 
 def hand_over(
-    best: Candidate, folder: Path, dataset: Dataset, config: Config, rivals: Sequence[Candidate]
+    best: Candidate, trial_folder: Path, folder: Path, dataset: Dataset, config: Config, rivals: Sequence[Candidate]
 ) -> dict[str, Any]:
     """Write the winner's model folder and return its facts."""
     from data_io.provenance import provenance
@@ -159,7 +159,7 @@ def hand_over(
         "encoder": trial.encoder,
         "loss": trial.loss,
         "encoder_weights": trial.encoder_weights or "none",
-        "in_channels": _channels(dataset),
+        "in_channels": dataset.channels,
         "channels": list(next(iter(dataset.fields.values())).channels),
         "encoder_depth": trial.train.encoder_depth,
         "decoder_width": trial.train.decoder_width,
@@ -175,7 +175,7 @@ def hand_over(
             "value": best.fit.value,
             "curve": best.fit.curve,
         },
-        "parameters": parameter_count(best.network),
+        "parameters": best.parameters,
         "trial": trial.id,
         "epoch": best.epoch,
         "objective": config.objective,
@@ -184,7 +184,8 @@ def hand_over(
         "synthetic_data": dataset.synthetic,
         "provenance": provenance(),
     }
-    return handover.save(folder, best.network, facts)
+    network, _ = load_best(trial, trial_folder, dataset.channels)
+    return handover.save(folder, network, facts)
 
 
 def _output(target: str) -> str:
@@ -196,5 +197,37 @@ def _output(target: str) -> str:
     }[target]
 
 
-def _channels(dataset: Dataset) -> int:
-    return len(next(iter(dataset.fields.values())).channels)
+def choose(
+    config: Config, chosen: list[TrialConfig], dataset: Dataset, run_dir: Path, say: Callable[[str], None]
+) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+    """Choose and hand over one model per target; then score every candidate once on test.
+
+    Returns the facts of the models by target and the test dataset IoU by trial. A choice already made from the same
+    trials by the same objective is kept.
+    """
+    kept = run_dir / "best" / "selection.json"
+    question = {
+        "objective": config.objective,
+        "trials": sorted(trial.id for trial in chosen),
+        "data": dataset.content_hash,
+    }
+    if kept.is_file():
+        before = json.loads(kept.read_text())
+        if before["question"] == question:
+            return {t: handover.read_facts(run_dir / "best" / t) for t in before["targets"]}, before["test"]
+    models: dict[str, dict[str, Any]] = {}
+    test: dict[str, float] = {}
+    for target in dict.fromkeys(trial.target for trial in chosen):
+        rivals = []
+        for trial in (trial for trial in chosen if trial.target == target):
+            rivals.append(examine(trial, run_dir / "trials" / trial.id, dataset, config.objective))
+            say(f"  {trial.id}: {config.objective} {rivals[-1].value:.4f} on the validation frames")
+        best = winner(rivals)
+        folder = run_dir / "best" / target
+        models[target] = hand_over(best, run_dir / "trials" / best.trial.id, folder, dataset, config, rivals)
+        say(f"{target}: {best.trial.id}, best of {len(rivals)}")
+        for rival in rivals:
+            iou = foreground_iou(rival, run_dir / "trials" / rival.trial.id, dataset, dataset.frames("test"))
+            test[rival.trial.id] = iou
+    files.write_json(kept, {"question": question, "targets": list(models), "test": test})
+    return models, test

@@ -135,9 +135,7 @@ def _trial(
 ) -> TrialConfig:
     target, architecture, encoder, loss, rate, decay, augmentation, seed = row
     cell = found[architecture, encoder]
-    name = "-".join(
-        part for part in (target, architecture, encoder.removeprefix("tu-").removeprefix("timm-"), loss) if part
-    )
+    name = "-".join(part for part in (target, architecture, encoder, loss) if part)
     if several:
         name += "-" + hashlib.sha256(json.dumps([rate, decay, augmentation, seed]).encode()).hexdigest()[:6]
     epochs = config.train.max_epochs

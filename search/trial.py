@@ -30,7 +30,7 @@ from search.losses import loss_for
 from search.module import SegmentationModule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from postprocess.prediction import Prediction
@@ -92,7 +92,7 @@ def epoch_batches(bank: FrameBank, trial: TrialConfig, epoch: int) -> Iterator[t
         bank,
         seed=trial.seed,
         epoch=epoch,
-        n=crops_per_epoch(bank, trial),
+        n=crops_per_epoch(bank.shapes, trial),
         size=trial.crop,
         batch=train.batch_size,
         strength=trial.augmentation,
@@ -100,11 +100,11 @@ def epoch_batches(bank: FrameBank, trial: TrialConfig, epoch: int) -> Iterator[t
     )
 
 
-def crops_per_epoch(bank: FrameBank, trial: TrialConfig) -> int:
+def crops_per_epoch(shapes: Sequence[tuple[int, int]], trial: TrialConfig) -> int:
     """Crops of an epoch: as configured, else as many as cover the area of the training frames once."""
     if trial.train.crops_per_epoch is not None:
         return trial.train.crops_per_epoch
-    return max(trial.train.batch_size, math.ceil(sum(y * x for y, x in bank.shapes) / trial.crop**2))
+    return max(trial.train.batch_size, math.ceil(sum(y * x for y, x in shapes) / trial.crop**2))
 
 
 class Batches(pl.LightningDataModule):
@@ -136,7 +136,7 @@ class Batches(pl.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of an epoch."""
-        return crops_per_epoch(self.bank, self.trial) // self.trial.train.batch_size
+        return crops_per_epoch(self.bank.shapes, self.trial) // self.trial.train.batch_size
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of the epoch the trainer is in."""
@@ -229,7 +229,7 @@ def run_trial(trial: TrialConfig, banks: Banks, folder: Path, report: Callable[[
     folder
         The trial's own folder: config.yaml, metrics.csv, examples.npz, checkpoints/.
     report
-        Called once per completed epoch with the row of metrics.csv.
+        Called once per completed epoch with the row of metrics.csv; after an interruption once more with the last one.
 
     Raises
     ------
@@ -245,6 +245,7 @@ def run_trial(trial: TrialConfig, banks: Banks, folder: Path, report: Callable[[
     else:
         last = int(newest.name.removeprefix("epoch_"))
         recorder.rows = [row for row in recorder.rows if row["epoch"] <= last]
+        report(recorder.rows[-1])  # a kill between the checkpoint and its report would lose this epoch
         if last >= trial.epochs:
             return best_row(recorder.rows)
     data = Batches(trial, banks)
@@ -311,7 +312,7 @@ def load_best(trial: TrialConfig, folder: Path, channels: int) -> tuple[models.N
     state = torch.load(best / checkpoints.STATE, map_location="cpu", weights_only=True)["state_dict"]
     network = make_network(trial.model_copy(update={"encoder_weights": None}), channels)
     network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
-    return network.eval(), int(best.name.removeprefix("epoch_"))
+    return network.eval().to(models.device()), int(best.name.removeprefix("epoch_"))
 
 
 def best_row(rows: list[Row]) -> Row:

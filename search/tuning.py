@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
+import socket
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from search.config import Config
     from search.ledger import Ledger
 
+SITTING = "sitting"
+"""The event with which a driver begins; the time between sittings is no search."""
 SETTLED = {"completed", "stopped", "failed", "diverged"}
 """States of a trial that a resumed search leaves alone."""
 
@@ -50,6 +52,7 @@ def search(
     if not waiting:
         return
     budget = Budget(config, ledger)
+    ledger.append(SITTING, "", host=socket.gethostname(), pid=os.getpid())
     scheduler = LedgerScheduler(ledger, judge, watchers, budget.spent)
     _tune(waiting, banks, run_dir, scheduler, lambda: interrupted() or budget.spent() is not None, config)
     if interrupted():
@@ -102,7 +105,7 @@ class Budget:
     def __init__(self, config: Config, ledger: Ledger) -> None:
         self.limits = config.budget
         self.ledger = ledger
-        self.before = _earlier_seconds(ledger)
+        self.before = elapsed_before(ledger)
         self.began = time.monotonic()
 
     def elapsed(self) -> float:
@@ -118,11 +121,14 @@ class Budget:
         return None
 
 
-def _earlier_seconds(ledger: Ledger, pause: float = 300.0) -> float:
-    """Wall clock of earlier sittings: the time between events, pauses longer than `pause` seconds left out."""
-    times = [event["time"] for event in ledger.events]
-    gaps = [float(b - a) for a, b in itertools.pairwise(times)]
-    return sum(gap for gap in gaps if 0 < gap < pause)
+def elapsed_before(ledger: Ledger) -> float:
+    """Wall clock of earlier sittings in seconds: from each start of a search to its last event."""
+    total, first, last = 0.0, 0.0, 0.0
+    for event in ledger.events:
+        if event["event"] == SITTING:
+            total, first = total + (last - first), event["time"]
+        last = event["time"]
+    return total + (last - first) if first else 0.0
 
 
 def _tune(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from data_io.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+ANSWER_SECONDS = 3.0
+"""How long the model hub may take to accept a connection."""
 OFFLINE = "pretrained weights cannot be fetched here, so every encoder starts from random weights"
 
 
@@ -21,10 +26,17 @@ def offered(encoder: str) -> tuple[str, ...]:
     return tuple(smp.encoders.encoders.get(encoder, {}).get("pretrained_settings", {}))
 
 
-def resolve(encoders: Iterable[str], mode: str) -> tuple[dict[str, str | None], list[str]]:
+def resolve(encoders: Iterable[str], mode: str, *, fetch: bool = True) -> tuple[dict[str, str | None], list[str]]:
     """Pretraining per encoder, and what the user must be told.
 
     ``auto`` takes imagenet, else the encoder's only weights; where one cannot be fetched, none for all.
+
+    Parameters
+    ----------
+    encoders, mode
+        Encoder names; none, imagenet, instagram or auto.
+    fetch
+        False chooses the names only (to show a plan); nothing is loaded.
 
     Raises
     ------
@@ -41,7 +53,10 @@ def resolve(encoders: Iterable[str], mode: str) -> tuple[dict[str, str | None], 
         if mode != "auto" and mode not in names:
             raise BadInput(f"encoder {encoder}: has no {mode} weights; it has {', '.join(names) or 'none'}")
         chosen[encoder] = name
-    failed = next((fault for encoder, name in chosen.items() if name and (fault := _fetch(encoder, name))), None)
+    if not fetch:
+        return chosen, ["encoder weights are fetched when the search starts; offline none are used for any encoder"]
+    with _hub():
+        failed = next((fault for encoder, name in chosen.items() if name and (fault := _fetch(encoder, name))), None)
     if failed is None:
         return chosen, []
     if mode != "auto":
@@ -55,6 +70,23 @@ def _fetch(encoder: str, name: str) -> str | None:
 
     try:
         smp.encoders.get_encoder(encoder, weights=name)
-    except Exception as fault:
+    except Exception as fault:  # hub clients raise their own kinds; any of them means: not fetched
         return f"{encoder}: {type(fault).__name__}"
     return None
+
+
+@contextmanager
+def _hub() -> Iterator[None]:
+    """Ask the model hub once whether it answers; if not, use what is cached and do not try again for minutes."""
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT)
+    before = constants.HF_HUB_OFFLINE
+    try:
+        socket.create_connection((host.hostname or "", host.port or 443), timeout=ANSWER_SECONDS).close()
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several threads that wait for two busy cores take ten times as long
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 

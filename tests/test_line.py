@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ SMALL = [
     "data.synthetic.width=128",
     "data.synthetic.preset=easy",
     "space.architectures=[unet, linknet]",
-    "space.encoders=[tu-regnetx_002]",
+    "space.encoders=[tu-regnety_002]",
     "train.max_epochs=3",
     "train.crops_per_epoch=8",
     "train.crop=64",
@@ -33,15 +34,15 @@ SMALL = [
 ]
 
 
-def command(module: str, *arguments: object, ok: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a stage as a user does, from another folder."""
+def command(module: str, *arguments: object, ok: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a stage as a user does, from a folder that is not the repository."""
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
-        cwd=os.environ.get("PYTEST_TMP", "/tmp"),  # noqa: S108 - any folder that is not the repository
+        cwd=cwd or tempfile.gettempdir(),
         env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "160"},
     )
     assert done.returncode == ok, f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
@@ -51,7 +52,7 @@ def command(module: str, *arguments: object, ok: int = 0) -> subprocess.Complete
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("line") / "run"
-    done = command("search.run", "--out", folder, *SMALL)
+    done = command("search.run", "--out", "run", *SMALL, cwd=folder.parent)
     (folder.parent / "output.txt").write_text(done.stdout)
     return folder
 
@@ -200,6 +201,7 @@ def test_a_dry_run_lists_trials_and_cost_and_writes_nothing(tmp_path: Path) -> N
         (["--data", "{tmp}/empty"], "empty"),
         (["train.max_epoch=3"], "did you mean train.max_epochs"),
         (["space.encoders=[resnet19]"], "did you mean resnet1"),
+        (["space.encoders=[tu-resnet18x]"], "tu-resnet18x"),
         (["--preset", "demmo"], "did you mean demo"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,11 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from analysis import comparisons
+from analysis import comparisons, verdict
 from analysis.compare import analyse, compare_run, main
+from analysis.fidelity import natural_spread
+from analysis.record import read_record
+from analysis.results import ONE_FIELD, Results
 from analysis.samples import TRUTH, from_paths, from_run, pair
 from data_io import convert
 from data_io.errors import REPORT_FAILED, BadInput
@@ -48,6 +51,67 @@ def test_verdict_comes_first_and_names_model_and_doubt(page: str) -> None:
     assert "Use three_class (unet / resnet18 / dice)" in verdict
     assert "How sure" in verdict
     assert "classical" in verdict
+
+
+@pytest.fixture(scope="module")
+def results(run_folder: Path) -> Results:
+    """Return all results of the run."""
+    return analyse(from_run(run_folder), read_record(run_folder))
+
+
+def test_one_field_is_cautioned_and_several_fields_are_the_clusters(results: Results) -> None:
+    alone = " ".join(verdict.verdict(results))
+    assert "excludes 0" in alone
+    assert ONE_FIELD in alone
+    assert ONE_FIELD in verdict.warnings(results)
+    keys = tuple((f"f{i % 2}", i) for i in range(6))
+    several = replace(results, study=replace(results.study, frames=keys))
+    assert several.scored["two_class"]["n_clusters"] == 2
+    assert several.scored["two_class"]["pq_50_ci"] is None
+    told = " ".join(verdict.verdict(several))
+    assert "cannot rank. 2 clusters; below 5" in told
+    assert "excludes 0" not in told
+    assert ONE_FIELD not in verdict.warnings(several)
+    assert any("6 frames of 2 fields" in line for line in verdict.warnings(several))
+
+
+def test_a_target_that_does_not_beat_the_classical_method_is_named(results: Results) -> None:
+    def told(baseline: str) -> str:
+        counted = {**results.counted, "classical": results.counted[baseline]}
+        return " ".join(verdict.verdict(replace(results, counted=counted)))
+
+    assert re.search(r"\. two_class \(0\.\d+\) does not beat the classical method in dataset IoU", told("two_class"))
+    assert re.search(r"two_class \(0\.\d+\), three_class \(0\.\d+\) do not beat the classical", told("three_class"))
+    counted = {name: found for name, found in results.counted.items() if name != "classical"}
+    assert "not beat" not in " ".join(verdict.verdict(replace(results, counted=counted)))
+
+
+@pytest.mark.parametrize(
+    ("weights", "column", "said"),
+    [(["none"], None, False), (["imagenet", "none"], None, True), (None, "imagenet", True), (None, None, False)],
+)
+def test_pretraining_is_spoken_of_where_there_is_any(
+    results: Results, weights: list[str] | None, column: str | None, said: bool
+) -> None:
+    record = results.record
+    assert record is not None
+    searched = record.summary["search"] | ({"encoder_weights": weights} if weights else {})
+    trials = record.trials.assign(encoder_weights=column) if column else record.trials
+    record = replace(record, summary=record.summary | {"search": searched}, trials=trials)
+    told = verdict.warnings(replace(results, record=record))
+    assert any("confounded" in line for line in told) == said
+
+
+def test_the_spread_leaves_out_cells_at_the_frame_border(results: Results) -> None:
+    study = results.study
+    assert study.training_truth is not None
+    assert study.training_truth["border"].any()
+    for source in (study, replace(study, training_truth=None)):
+        truth = study.of(TRUTH) if source.training_truth is None else source.training_truth
+        table = comparisons.agree_with_truth(source, ["area"]).set_index("method")
+        inside, whole = (natural_spread("area", t["area_px2"]) for t in (truth[~truth["border"]], truth))
+        assert table.loc["two_class", "sigma"] == pytest.approx(inside)
+        assert inside != pytest.approx(whole)
 
 
 def test_every_target_and_the_baseline_stand_in_the_report(page: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from analysis.scores import KEYS, THRESHOLDS, frame_counts, iou_score, pq_score, score
+from analysis.scores import KEYS, THRESHOLDS, clusters_of, frame_counts, iou_score, pq_score, score
 
 VECTORS = json.loads((Path(__file__).parents[1] / "reference" / "metric_vectors.json").read_text())
 LABELS = hnp.arrays(np.int32, (8, 8), elements=st.integers(0, 4))
@@ -90,6 +90,11 @@ def test_frames_of_one_field_are_one_cluster(rng: np.random.Generator) -> None:
     truths = [(rng.random((20, 20)) < 0.5).astype(int) for _ in range(12)]
     counts = [frame_counts(t, np.where(rng.random(t.shape) < 0.2, 0, t)) for t in truths]
     assert score(counts, ["a", "b", "c"] * 4)["n_clusters"] == 3
+    frames = [(name, frame) for frame in range(4) for name in "abc"]
+    few = score(counts, clusters_of(frames))
+    assert (few["n_clusters"], few["pq_50_ci"]) == (3, None)
+    assert score(counts, clusters_of([("a", frame) for frame in range(12)]))["n_clusters"] == 12
+    assert clusters_of([]) == []
 
 
 def test_nothing_at_all() -> None:

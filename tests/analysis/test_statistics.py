@@ -113,6 +113,22 @@ def test_clusters_may_have_any_names() -> None:
     d = np.arange(12.0)
     numbers = s.clustered_mean(d, np.arange(12) // 2)
     assert s.clustered_mean(d, [f"cell {i // 2}" for i in range(12)]) == numbers
+    tuples = [("field", i // 2) for i in range(12)]
+    assert s.clustered_mean(d, tuples) == numbers
+    assert s.clustered_mean(d, [*tuples[:10], "f", "f"]) == numbers
+    assert s.effective_n(d, tuples) == s.effective_n(d, np.arange(12) // 2)
+
+
+def test_concordance_stays_below_one(rng: np.random.Generator) -> None:
+    x = rng.normal(0, 1, 8)
+    y = x + np.array([0, 0, 0, 0, 0, 0, 0, 0.9])
+    near = s.ccc(x, y)
+    assert near.mean + 2.4 * near.se > 1
+    assert -1 < near.low < near.mean < near.high < 1
+    x = rng.normal(0, 1, 20_000)
+    many = s.ccc(x, x + rng.normal(0, 1, len(x)))
+    assert many.ci == pytest.approx((many.mean - 1.96 * many.se, many.mean + 1.96 * many.se), abs=1e-3)
+    assert s.ccc(x, x).mean == 1
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,66 @@ def test_empty_frames_missing_masks_and_an_empty_field(tmp_path, write_movie):
     assert empty.std() < 0.1, "noise of an empty frame must not be blown up to the contrast of cells"
 
 
+@pytest.mark.parametrize("shallow", [("f0",), ("f0", "f2"), ("f2",)])
+def test_fields_of_8_and_16_bit_look_the_same(tmp_path, write_movie, shallow):
+    for name in ("f0", "f1", "f2"):
+        for path in sorted((write_movie(tmp_path / f"set/{name}", frames=2) / "frames").iterdir()):
+            image = tifffile.imread(path)
+            tifffile.imwrite(path, (image >> 4).astype(np.uint8) if name in shallow else image << 4)
+    dataset = convert(tmp_path / "set", tmp_path / "d.zarr")
+    assert {field.dtype for field in dataset.fields.values()} == {"uint8", "uint16"}
+    for t in range(2):
+        deep, flat = (dataset.normalised(FrameRef(name, t)) for name in ("f1", shallow[0]))
+        assert np.abs(deep - flat).mean() < 0.05
+        assert flat.std() > 0.2
+
+
+def test_cell_size_is_that_of_the_training_frames(tmp_path, write_movie):
+    for name, radius in (("a", 4), ("b", 8), ("c", 12)):
+        write_movie(tmp_path / f"set/{name}", frames=1, radius=radius)
+    dataset = convert(tmp_path / "set", tmp_path / "d.zarr")
+    radius = {"a": 4, "b": 8, "c": 12}[dataset.frames("train")[0].field]
+    assert dataset.recommended["cell_diameter_px"] == pytest.approx(2 * radius, rel=0.1)
+    alone = convert(tmp_path / "set", tmp_path / "e.zarr", annotations=False)
+    assert alone.recommended["cell_diameter_px"] == pytest.approx(16, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("how", "scale"),
+    [
+        ({"imagej": True, "resolution": (4, 4), "metadata": {"unit": "um", "finterval": 30}}, (0.25, 30)),
+        ({"imagej": True, "resolution": (4, 4), "metadata": {"unit": "\\u00B5m"}}, (0.25, None)),
+        ({"imagej": True, "resolution": (4, 5), "metadata": {"unit": "micron"}}, (None, None)),
+        ({"imagej": True, "resolution": (4, 4), "metadata": {"unit": "pixel"}}, (None, None)),
+        ({"resolution": (300, 300), "resolutionunit": "INCH"}, (None, None)),
+        (
+            {
+                "ome": True,
+                "metadata": {
+                    "axes": "TYX",
+                    "PhysicalSizeX": 250.0,
+                    "PhysicalSizeXUnit": "nm",
+                    "PhysicalSizeY": 250.0,
+                    "PhysicalSizeYUnit": "nm",
+                    "TimeIncrement": 2.0,
+                    "TimeIncrementUnit": "min",
+                },
+            },
+            (0.25, 120),
+        ),
+    ],
+)
+def test_pixel_size_and_interval_come_from_the_files_where_they_say_it(tmp_path, discs, grey, how, scale):
+    labels = np.stack([discs(t) for t in range(6)])
+    film = np.stack([grey(one, t) for t, one in enumerate(labels)])
+    tifffile.imwrite(tmp_path / "film.tif", film, photometric="minisblack", **how)
+    tifffile.imwrite(tmp_path / "film_mask.tif", labels, photometric="minisblack")
+    field = convert(tmp_path / "film.tif", tmp_path / "d.zarr").fields["film"]
+    assert (field.pixel_size_um, field.frame_interval_s) == scale
+    told = convert(tmp_path / "film.tif", tmp_path / "e.zarr", pixel_size_um=0.5).fields["film"]
+    assert told.pixel_size_um == 0.5
+
+
 def test_a_multi_page_movie(tmp_path, discs, grey):
     labels = np.stack([discs(t) for t in range(6)])
     tifffile.imwrite(tmp_path / "film.tif", np.stack([grey(one, t) for t, one in enumerate(labels)]), imagej=True)

@@ -154,8 +154,39 @@ def test_a_new_frame_is_normalised_as_the_store_does(dataset):
         normalise.frame_limits(np.concatenate([image, image]), dataset.normalisation)
 
 
+def _scene(background, cells, seed=0):
+    """Return (1, 64, 64) uint16: noise of 2 % of the cells' height, with cells and without."""
+    rng = np.random.default_rng(seed)
+    empty = background + rng.normal(0, 0.02 * abs(cells), (1, 64, 64))
+    full = empty.copy()
+    full[:, 10:30, 10:40] += cells
+    return np.clip(full, 0, 65535).astype(np.uint16), np.clip(empty, 0, 65535).astype(np.uint16)
+
+
+@pytest.mark.parametrize(("background", "cells"), [(27000, 9000), (300, 30000), (9000, 4000)])
+def test_an_8_bit_copy_looks_the_same(background, cells):
+    full, empty = _scene(background, cells)
+    rule = normalise.rule({"uint16": [normalise.percentiles(full)]})
+    copy = (full >> 8).astype(np.uint8)
+    own = normalise.rule({"uint8": [normalise.percentiles(copy)]})
+    seen = normalise.normalise(full, normalise.frame_limits(full, rule))
+    for known in (rule, normalise.for_new_images(rule, own)):
+        again = normalise.normalise(copy, normalise.frame_limits(copy, known))
+        assert np.abs(again - seen).mean() < 0.05
+        assert not normalise.hits_floor(copy, known)
+    assert not normalise.hits_floor(full, rule)
+    assert normalise.hits_floor(empty, rule)
+    assert normalise.normalise(empty, normalise.frame_limits(empty, rule)).std() < 0.1
+    flat = (empty >> 8).astype(np.uint8)
+    known = normalise.for_new_images(rule, own)
+    assert normalise.hits_floor(flat, known)
+    assert normalise.normalise(flat, normalise.frame_limits(flat, known)).std() < 0.1
+    assert normalise.hits_floor(full // 4, rule)
+    assert normalise.for_new_images(rule, rule) == rule
+
+
 def test_a_constant_frame_stays_finite():
     image = np.full((1, 8, 8), 7, np.uint8)
-    rule = normalise.rule([normalise.percentiles(image)])
+    rule = normalise.rule({"uint8": [normalise.percentiles(image)]})
     seen = normalise.normalise(image, normalise.frame_limits(image, rule))
     assert np.isfinite(seen).all()

@@ -62,7 +62,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 
 def test_facts_without_what_is_needed_are_refused(tmp_path: Path) -> None:
-    (tmp_path / handover.FACTS).write_text('{"format": 1}')
+    (tmp_path / handover.FACTS).write_text('{"format": 2}')
     with pytest.raises(BadInput, match="lacks architecture"):
         handover.read_facts(tmp_path)
     with pytest.raises(BadInput, match=r"no model\.json"):

@@ -21,11 +21,9 @@ def test_without_arguments_it_is_the_demo() -> None:
 
 
 def test_options_become_overrides() -> None:
-    config = parse(
-        ["--data", "movie", "--minutes", "15", "--objective", "trait:area", "--wandb", "disabled", "--wandb-images"]
-    ).config()
+    config = parse(["--data", "movie", "--minutes", "15", "--objective", "trait:area", "--wandb", "disabled"]).config()
     assert (config.data.path, config.budget.minutes, config.objective) == ("movie", 15, "trait:area")
-    assert (config.tracking.wandb, config.tracking.images) == ("disabled", True)
+    assert config.tracking.wandb == "disabled"
 
 
 @pytest.mark.parametrize("name", ["1e3", "no", "null", "a: b #c", 'quo"te\\', "měsíc", "[x]"])

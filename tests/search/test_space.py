@@ -52,6 +52,12 @@ def test_ids_are_unique_and_stable() -> None:
     assert len({t.id for t in first.trials}) == len(first.trials)
 
 
+def test_smp_and_timm_encoders_of_one_name_are_two_trials() -> None:
+    config = load("demo", None, ["space.encoders=[resnet18, tu-resnet18]", "schedule.references=[]", "train.crop=128"])
+    trials = plan(config, examine=study).trials
+    assert len({t.id for t in trials}) == len(trials) == 18
+
+
 def test_the_demo_tries_three_architectures_two_encoders_and_three_targets() -> None:
     made = plan(load("demo", None, ["train.crop=128"]), examine=study)
     assert len({t.architecture for t in made.trials}) >= 3

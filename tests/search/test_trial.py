@@ -143,11 +143,29 @@ def test_a_finished_trial_is_not_trained_again(banks: Banks, tmp_path: Path) -> 
     trial = trial_of(epochs=1)
     best = run_trial(trial, banks, tmp_path, lambda row: None)
 
-    def never(row: Row) -> None:
-        raise AssertionError("trained again")
+    told: list[Row] = []
+    again = run_trial(trial, banks, tmp_path, told.append)
+    assert told == [again]
+    assert numbers(tmp_path) == [{k: v for k, v in best.items() if k != "seconds"}]
 
-    again = run_trial(trial, banks, tmp_path, never)
-    assert again["rung_metric"] == best["rung_metric"]
+
+def test_an_epoch_killed_between_its_checkpoint_and_its_report_is_reported_on_resuming(
+    banks: Banks, tmp_path: Path
+) -> None:
+    told: list[int] = []
+
+    def report(row: Row) -> None:
+        if row["epoch"] == 2 and 2 not in told:
+            told.append(-2)
+            if told.count(-2) == 1:
+                raise Killed
+        told.append(row["epoch"])
+
+    changed = trial_of().train.model_copy(update={"checkpoint_every": 1})
+    with pytest.raises(Killed):
+        run_trial(trial_of(epochs=3, train=changed), banks, tmp_path, report)
+    run_trial(trial_of(epochs=3, train=changed), banks, tmp_path, report)
+    assert [epoch for epoch in told if epoch > 0] == [1, 2, 3]
 
 
 def test_at_most_three_checkpoints_stay_on_disk(banks: Banks, tmp_path: Path) -> None:

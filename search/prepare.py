@@ -1,0 +1,152 @@
+"""What a run needs before its first trial: its folder, its data set, its configuration filled in, its plan."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_io.errors import BadInput
+from data_io.provenance import provenance
+from search.changes import differences
+from search.config import Config, config_hash, load
+from search.console import say
+from search.options import CONFIG_OF_A_RUN
+
+if TYPE_CHECKING:
+    from data_io.store import Dataset
+    from search.space import Plan
+    from search.trial import Banks
+
+RUNS = "runs"
+"""Where runs without a name go."""
+
+
+def settled_config(config: Config, run_dir: Path) -> Config:
+    """Return the configuration to run with; BadInput when the folder holds a run of another one, or something else."""
+    stored = run_dir / CONFIG_OF_A_RUN
+    if not stored.is_file():
+        if run_dir.is_dir() and any(
+            p.name not in {"lock", "cache", "dataset.zarr", "synthetic"} for p in run_dir.iterdir()
+        ):
+            raise BadInput(f"{run_dir}: holds files that are no run; give a new folder with --out")
+        return config
+    before = load(None, stored, [])
+    changed = differences(before, config)
+    if changed:
+        raise BadInput(
+            f"{run_dir}: was made with another configuration ({'; '.join(changed[:6])}); give a new folder with --out"
+        )
+    return before.model_copy(
+        update={"tracking": config.tracking, "budget": config.budget, "resources": config.resources}
+    )
+
+
+def prepare_data(config: Config, run_dir: Path) -> Dataset:
+    """Make synthetic movies where no data are given, convert what is not a store yet, open it."""
+    from data_io import synthetic
+    from data_io.convert import convert
+
+    data = config.data
+    source = Path(data.path) if data.path is not None else run_dir / "synthetic"
+    if data.path is None and not (run_dir / "dataset.zarr").exists():
+        made = data.synthetic
+        say(f"making {made.fields} synthetic movies of {made.frames} frames, {made.height} x {made.width} px")
+        synthetic.write(
+            source,
+            fields=made.fields,
+            frames=made.frames,
+            size=(made.height, made.width),
+            preset=made.preset,
+            seed=made.seed,
+        )
+    dataset = convert(
+        source,
+        run_dir / "dataset.zarr",
+        pixel_size_um=data.pixel_size_um,
+        frame_interval_s=data.frame_interval_s,
+        split_by=data.split_by,
+    )
+    if not dataset.frames("test"):
+        raise BadInput(f"{source}: no annotated frames to train and test on; add masks beside the frames")
+    return dataset
+
+
+def resolve(config: Config, dataset: Dataset) -> Config:
+    """Fill in what depends on data and machine: the crop, the arithmetic."""
+    from search.precision import faster
+
+    train = config.train
+    fill: dict[str, Any] = {}
+    if train.crop is None:
+        fill["crop"] = dataset.recommended["crop"]
+    if train.precision == "auto":
+        fill["precision"] = faster()
+    return config.model_copy(update={"train": train.model_copy(update=fill)})
+
+
+def make_plan(config: Config, dataset: Dataset, *, fetch: bool = True) -> tuple[Plan, list[str]]:
+    """Plan of the trials, and what the user must be told about pretraining; `fetch` loads pretrained weights."""
+    from search import weights
+    from search.space import plan
+
+    encoders = [*config.space.encoders, *(reference.encoder for reference in config.schedule.references)]
+    pretraining, notes = weights.resolve(encoders, config.space.encoder_weights, fetch=fetch)
+    return plan(config, dataset.channels, weights=pretraining), notes
+
+
+def decode_frames(dataset: Dataset, run_dir: Path) -> Banks:
+    """Decode training and validation frames once into memory maps that all trials share."""
+    from data_io.crops import FrameBank
+    from search.trial import Banks
+
+    cache = run_dir / "cache"
+    FrameBank.build(dataset, dataset.frames("train"), cache / "train")
+    FrameBank.build(dataset, dataset.frames("val"), cache / "val")
+    return Banks(train=(cache / "train").resolve(), val=(cache / "val").resolve())
+
+
+def count_parameters(plan: Plan, dataset: Dataset) -> dict[str, int]:
+    """Trainable parameters per trial, counted on the meta device."""
+    from search.models import parameters_on_meta
+
+    return {
+        t.id: parameters_on_meta(
+            t.architecture,
+            t.encoder,
+            t.target,
+            dataset.channels,
+            t.train.encoder_depth,
+            t.train.decoder_width,
+            t.output_stride,
+        )
+        for t in plan.trials
+    }
+
+
+def run_facts(config: Config, dataset: Dataset, run_dir: Path) -> dict[str, Any]:
+    """Return run.json: where the data are, what kind of run this is, and what made it."""
+    path = dataset.path.resolve()
+    inside = path.is_relative_to(run_dir.resolve())
+    return {
+        "kind": "search",
+        "dataset": str(path.relative_to(run_dir.resolve())) if inside else str(path),
+        "synthetic": dataset.synthetic,
+        "config_hash": config_hash(config),
+        "data_hash": dataset.content_hash,
+        "provenance": provenance(seed=config.seed),
+    }
+
+
+def remove_unstarted(run_dir: Path) -> None:
+    """Take away the folder of a run that was refused before a trial was recorded in it."""
+    if not (run_dir / "ledger.jsonl").exists():
+        shutil.rmtree(run_dir, ignore_errors=True)
+        if run_dir.parent.name == RUNS and not any(run_dir.parent.iterdir()):
+            run_dir.parent.rmdir()
+
+
+def numbered(parent: Path) -> Path:
+    """Return the first free ``runs/0001``, ``runs/0002``, ..."""
+    taken = [int(path.name) for path in parent.glob("[0-9]*") if path.name.isdigit()]
+    return parent / f"{max(taken, default=0) + 1:04d}"
