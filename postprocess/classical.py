@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 REACH = 3
 """The window of the local standard deviation is 2 * REACH + 1 pixels wide; it widens cells by about REACH."""
 MIN_DISTANCE = 5
+NECK = 0.1
+"""Pieces with a neck shallower than this part of their half width are one cell, however long."""
 MIN_AREA = 30
+"""Pixels; the least any cell has."""
+MIN_PART = 0.08
+"""The least a cell has of the area of the typical one: half of the foreground lies in cells at least that large."""
 
 
 def segment(image: NDArray[np.floating]) -> NDArray[np.int32]:
@@ -29,7 +34,10 @@ def segment(image: NDArray[np.floating]) -> NDArray[np.int32]:
     """
     mask = foreground(image[0])
     height = two_class.smoothed_distance(mask, two_class.Params.smoothing)
-    return drop_small(two_class.split(mask, height, MIN_DISTANCE), MIN_AREA)
+    cells = two_class.split(mask, height, MIN_DISTANCE, NECK)
+    area = np.bincount(cells[cells > 0])
+    typical = float(np.median(np.repeat(area, area))) if area.size else 0.0
+    return drop_small(cells, max(MIN_AREA, round(MIN_PART * typical)))
 
 
 def foreground(plane: NDArray[np.floating]) -> NDArray[np.bool_]:

@@ -77,6 +77,12 @@ class FrameStore:
             array[frame] = values[name]
         self._marks[frame] = checksum(*(values[name] for name in self._arrays))
 
+    def forget(self, frame: int) -> None:
+        """Make a frame one that was not written; whoever looks past the mark sees zeros."""
+        self._marks[frame] = 0
+        for array in self._arrays.values():
+            array[frame] = 0
+
     def mark(self, frame: int) -> int:
         """Return the checksum of a frame, 0 if it was not written whole."""
         return int(np.asarray(_read(self._marks, self.path / MARK, frame)))

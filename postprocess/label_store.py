@@ -6,6 +6,7 @@ Layout (a bioformats2raw collection like the data set)::
       <slug>/s0                            t, c, y, x   the image
       <slug>/labels/<method>/s0            t, y, x      int32; 0 background, each positive value a cell
       <slug>/labels/<method>/mark          t            uint32, set once a frame is whole (likewise <slug>/mark)
+      <slug>/labels/<method>/zarr.json     attribute "segmented_frames": in all others 0 does not mean "no cell"
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from data_io.errors import BadInput
+from data_io.store import LEVEL, _multiscales
 from postprocess.frame_store import FrameStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
-    from data_io.store import Dataset, Field, FrameRef
+    from data_io.store import Dataset, FrameRef
 
-LEVEL = "s0"
+SEGMENTED = "segmented_frames"
 
 
 class LabelStore:
@@ -50,10 +52,10 @@ class LabelStore:
             everything = [*listed, *(method for method in methods if method not in listed)]
             _group(folder / "labels", {"ome": {"version": "0.5", "labels": everything}})
             for method in methods:
-                overlay = {"image-label": {"version": "0.5", "source": {"image": "../../"}}}
-                _group(folder / "labels" / method, {"ome": _multiscales(field, "tyx") | overlay})
+                overlay, place = {"image-label": {"version": "0.5", "source": {"image": "../../"}}}, folder / "labels"
+                _group(place / method, {"ome": _multiscales(field, "tyx") | overlay})
                 shape = (field.n_frames, *field.shape)
-                self._stores[field.name, method] = _frames(folder / "labels" / method, shape, "int32", "tyx")
+                self._stores[field.name, method] = _frames(place / method, shape, "int32", "tyx")
 
     def copy_image(self, ref: FrameRef) -> None:
         """Copy a frame of the data set, unless it is there."""
@@ -67,13 +69,30 @@ class LabelStore:
         store.write(ref.frame, **{LEVEL: labels})
         return store.mark(ref.frame)
 
+    def keep(self, method: str, refs: Collection[FrameRef]) -> None:
+        """Forget the method's cells on all other frames, and list the frames it has for readers of the bare arrays."""
+        for field in self.dataset.fields.values():
+            listed = [ref.frame for ref in field.refs() if ref in refs]
+            for ref in field.refs():
+                if ref.frame not in listed and self.mark(method, ref):
+                    self._frames(ref, method).forget(ref.frame)
+            _group(self.path / field.slug / "labels" / method, {SEGMENTED: listed})
+
     def mark(self, method: str, ref: FrameRef) -> int:
         """Return the checksum of a frame's cells, 0 if they were not written."""
         return self._frames(ref, method).mark(ref.frame)
 
     def read(self, method: str, ref: FrameRef) -> Any:
-        """Return the ``(Y, X)`` int32 cells of a frame; a missing or damaged one is refused."""
-        return self._frames(ref, method).read(ref.frame)[LEVEL]
+        """Return the ``(Y, X)`` int32 cells of a frame; one not segmented, or damaged, is refused."""
+        store, n_frames = self._frames(ref, method), self.dataset.fields[ref.field].n_frames
+        if not 0 <= ref.frame < n_frames:
+            raise BadInput(f"{self.path}: {ref.field} has no frame {ref.frame}; it has 0 to {n_frames - 1}")
+        if not store.mark(ref.frame):
+            raise BadInput(
+                f"{self.path}: {method} has no cells of frame {ref.frame} of {ref.field}, it was not segmented; "
+                f"predict it, then run `python -m postprocess.run {self.path.parent}`"
+            )
+        return store.read(ref.frame)[LEVEL]
 
     def _frames(self, ref: FrameRef, method: str) -> FrameStore:
         if ref.field not in self.dataset.fields:
@@ -102,16 +121,5 @@ def _group(path: Path, attributes: dict[str, Any]) -> None:
     import zarr
 
     group = zarr.open_group(path, mode="a")
-    if attributes and dict(group.attrs) != attributes:
-        group.attrs.put(attributes)
-
-
-def _multiscales(field: Field, axes: str) -> dict[str, Any]:
-    """Return OME-Zarr 0.5 image metadata; units are stated where the size is known."""
-    kinds = {"t": "time", "c": "channel", "y": "space", "x": "space"}
-    sizes = {"t": field.frame_interval_s, "c": None, "y": field.pixel_size_um, "x": field.pixel_size_um}
-    units = {"t": "second", "y": "micrometer", "x": "micrometer"}
-    described = [{"name": axis, "type": kinds[axis]} | ({"unit": units[axis]} if sizes[axis] else {}) for axis in axes]
-    scale = {"type": "scale", "scale": [float(sizes[axis] or 1.0) for axis in axes]}
-    dataset = {"path": LEVEL, "coordinateTransformations": [scale]}
-    return {"version": "0.5", "multiscales": [{"name": field.name, "axes": described, "datasets": [dataset]}]}
+    if any(group.attrs.get(key) != value for key, value in attributes.items()):
+        group.attrs.update(attributes)

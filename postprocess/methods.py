@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_io.errors import BadInput
 from postprocess import star, three_class, two_class
+from postprocess.sizes import drop_small, median_diameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,6 @@ class Target(Protocol):
     CHANNELS: tuple[str, ...]
     RAYS: int
     STRIDE: int
-    GRID: dict[str, tuple[Any, ...]]
     Params: Any
 
     def encode(self, labels: Labels) -> Any:
@@ -39,8 +39,13 @@ class Target(Protocol):
     def decode(self, prediction: Prediction, params: Any) -> NDArray[np.int32]:
         """Return cells."""
 
-    def sweep(self, prediction: Prediction) -> Iterator[tuple[Any, NDArray[np.int32]]]:
-        """Yield every point of ``GRID`` with its cells."""
+    def grid(self, diameter: float) -> dict[str, tuple[Any, ...]]:
+        """Return the values to try for cells of a median diameter in pixels."""
+
+    def sweep(
+        self, prediction: Prediction, values: Mapping[str, tuple[Any, ...]]
+    ) -> Iterator[tuple[Any, NDArray[np.int32]]]:
+        """Yield every combination of values but ``min_area``, which is left to the caller, with its cells."""
 
 
 TARGETS: dict[str, Target] = {"two_class": two_class, "three_class": three_class, "star": star}  # type: ignore[dict-item]
@@ -80,6 +85,10 @@ def decode(target: str, prediction: Prediction, values: Mapping[str, Any]) -> ND
 def fit(target: str, predictions: Sequence[Prediction], truth: Sequence[Labels], score: Score) -> Fit:
     """Choose the decode parameters of a target on validation frames.
 
+    What is tried goes with the median size of the true cells, but the parameters are numbers of pixels: decoding needs
+    no truth. Limits of cell area are tried once the rest is chosen with specks left out; should a larger limit do
+    better, the rest is chosen again under it.
+
     Parameters
     ----------
     target
@@ -92,19 +101,43 @@ def fit(target: str, predictions: Sequence[Prediction], truth: Sequence[Labels],
     Returns
     -------
     Fit
-        The best point of the target's ``GRID``; among equals the default parameters, else the first.
+        The best point tried; among equals the default parameters, else the first.
     """
     if not predictions or len(predictions) != len(truth):
         raise BadInput(f"fit {target}: {len(predictions)} predictions, {len(truth)} truths; give one of each per frame")
-    default = target_named(target).Params()
-    best, best_rank, curve = default, (-math.inf, False), []
-    for points in zip(*(target_named(target).sweep(prediction) for prediction in predictions), strict=True):
-        params = points[0][0]
-        value = float(score(truth, [cells for _, cells in points]))
+    module = target_named(target)
+    values, default = module.grid(median_diameter(truth)), module.Params()
+    areas: tuple[int, ...] = values.get("min_area", ())
+    curve: list[dict[str, Any]] = []
+    best, best_rank = default, (-math.inf, False)
+
+    def ranked(params: Any, cells: Sequence[NDArray[np.int32]], *, usual: bool) -> tuple[float, bool]:
+        value = float(score(truth, cells))
         curve.append({**asdict(params), "value": value})
-        rank = (-math.inf if math.isnan(value) else value, params == default)
+        return -math.inf if math.isnan(value) else value, usual
+
+    def swept(area: int) -> list[NDArray[np.int32]]:
+        nonlocal best, best_rank
+        whole: list[NDArray[np.int32]] = []
+        for points in zip(*(module.sweep(prediction, values) for prediction in predictions), strict=True):
+            params, cells = points[0][0], [cells for _, cells in points]
+            limited = replace(params, min_area=area) if area else params
+            kept = [drop_small(each, area) for each in cells] if area else cells
+            rank = ranked(limited, kept, usual=params == default)
+            if rank > best_rank:
+                best, best_rank, whole = limited, rank, cells
+        return whole
+
+    area = areas[1] if areas[1:] else 0
+    whole = swept(area)
+    best_rank = best_rank[0], False
+    for other in (each for each in areas if each != area):
+        params = replace(best, min_area=other)
+        rank = ranked(params, [drop_small(each, other) for each in whole], usual=other == default.min_area)
         if rank > best_rank:
             best, best_rank = params, rank
+    if areas and best.min_area > area:
+        swept(best.min_area)
     return Fit(best, best_rank[0], curve)
 
 

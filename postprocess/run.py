@@ -5,7 +5,8 @@
 reads RUN/run.json and RUN/predictions.zarr and writes
 
     RUN/labels.zarr                   the cells of every method over the image, OME-Zarr 0.5 (napari)
-    RUN/labels/<method>.tif           the same as a TIFF stack (Fiji); RUN/labels/frames.csv lists its pages
+    RUN/labels/<method>.tif           the same as TIFF stacks (Fiji) of the frames that every method has, page by page
+    RUN/labels/frames.csv             which frame each page of these stacks is
     RUN/cells.parquet, RUN/cells.csv  one row per cell and method
     RUN/cells/                        measures per frame, so that a rerun does only what is missing
 
@@ -21,6 +22,7 @@ import io
 import json
 import os
 import sys
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,10 +43,12 @@ if TYPE_CHECKING:
 
     from data_io.store import Dataset, FrameRef
 
-VERSION = 1
+VERSION = 2
 """Raised when decoding or measuring changes, so that old results are computed again."""
 TRUTH, CLASSICAL = "truth", "classical"
 SCHEDULERS = ("auto", "sync", "threads")
+PAUSE = 10.0
+"""Seconds between lines of progress where they cannot be written over."""
 KEYS = ("image", "patient", "well", "field", "condition", "split", "frame", "time_s", "track", "label", "method")
 
 
@@ -105,7 +109,7 @@ def run(run_dir: Path | str, scheduler: str = "auto", progress: Callable[[int, i
     scheduler
         "sync", "threads", or "auto": threads where there is more than one core.
     progress
-        Called with (frames done, frames to do).
+        Called with (frames done, frames to do); `print_progress` prints it.
 
     Raises
     ------
@@ -242,11 +246,14 @@ def finish(stage: Stage, jobs: Sequence[Job], failed: Sequence[Failure]) -> None
     good = [job for job in good if is_done(stage, job)]
     summary = stage.run / "cells" / "frames.json"
     state = {"jobs": key_of([[job.method, job.ref.field, job.ref.frame, job.key] for job in good])}
-    if _is_written(stage, summary, state, good):
+    stacked = frames_of_stacks(good)
+    if _is_written(stage, summary, state, stacked[0]):
         return
     summary.unlink(missing_ok=True)
+    for method in dict.fromkeys(job.method for job in jobs):
+        stage.labels.keep(method, {job.ref for job in good if job.method == method})
     write_cells(stage, good)
-    write_stacks(stage, good)
+    write_stacks(stage, *stacked)
     write_json(summary, state)
 
 
@@ -279,22 +286,39 @@ def tracks_of(stage: Stage, method: str, field: str, refs: Sequence[FrameRef]) -
     return link(frames)
 
 
-def write_stacks(stage: Stage, jobs: Sequence[Job]) -> None:
-    """Write one TIFF stack per method and the list of pages."""
+def frames_of_stacks(jobs: Sequence[Job]) -> tuple[list[str], list[FrameRef]]:
+    """Return the methods that get a stack and the frames all of them have, in the order of the first method.
+
+    A method that shares no frame with those before it gets none: stacks are there to be compared page by page.
+    """
+    names: list[str] = []
+    shared: list[FrameRef] = []
+    for method in dict.fromkeys(job.method for job in jobs):
+        own = {job.ref: None for job in jobs if job.method == method}
+        common = [ref for ref in shared if ref in own] if names else list(own)
+        if common:
+            names, shared = [*names, method], common
+    return names, shared
+
+
+def write_stacks(stage: Stage, names: Sequence[str], refs: Sequence[FrameRef]) -> None:
+    """Write one TIFF stack per method, all of the same frames, and the list of their pages."""
     import pandas as pd
 
     folder = stage.run / "labels"
     folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.tif"):
+        if old.stem not in names:
+            old.unlink()
+    for name in names:
+        highest = max(int(stage.labels.read(name, ref).max(initial=0)) for ref in refs)
+        export.write_stack(folder / f"{name}.tif", refs, partial(stage.labels.read, name), stage.dataset, highest)
     pages = []
-    for method in dict.fromkeys(job.method for job in jobs):
-        refs = [job.ref for job in jobs if job.method == method]
-        highest = max(int(stage.labels.read(method, ref).max(initial=0)) for ref in refs)
-        export.write_stack(folder / f"{method}.tif", refs, partial(stage.labels.read, method), stage.dataset, highest)
-        for page, ref in enumerate(refs):
-            field = stage.dataset.fields[ref.field]
-            place = (f"{method}.tif", page, ref.field, ref.frame, field.sources[ref.frame], stage.dataset.split_of(ref))
-            pages.append((*place, *field.shape))
-    columns = ["file", "page", "field", "frame", "image", "split", "height_px", "width_px"]
+    for page, ref in enumerate(refs):
+        field = stage.dataset.fields[ref.field]
+        place = (page, ref.field, ref.frame, field.sources[ref.frame], stage.dataset.split_of(ref))
+        pages.append((*place, *field.shape))
+    columns = ["page", "field", "frame", "image", "split", "height_px", "width_px"]
     export.write_csv(folder / "frames.csv", pd.DataFrame(pages, columns=columns))
 
 
@@ -336,9 +360,9 @@ def _part_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _is_written(stage: Stage, summary: Path, state: dict[str, Any], jobs: Sequence[Job]) -> bool:
+def _is_written(stage: Stage, summary: Path, state: dict[str, Any], stacked: Sequence[str]) -> bool:
     outputs = [stage.run / "cells.parquet", stage.run / "cells.csv", stage.run / "labels" / "frames.csv"]
-    outputs += [stage.run / "labels" / f"{method}.tif" for method in {job.method for job in jobs}]
+    outputs += [stage.run / "labels" / f"{method}.tif" for method in stacked]
     if not summary.is_file() or not all(path.is_file() for path in outputs):
         return False
     try:
@@ -355,7 +379,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder written by search.run or search.predict")
     parser.add_argument("--scheduler", choices=SCHEDULERS, default="auto", help="how frames are spread")
     options = parser.parse_args(argv)
-    result = run(options.run, options.scheduler, _print_progress)
+    result = run(options.run, options.scheduler, print_progress)
     kept = result.frames - result.computed
     print(f"{result.frames} frames of all methods: {result.computed} computed, {kept} were there")
     for fault in result.failed:
@@ -364,9 +388,24 @@ def main(argv: list[str] | None = None) -> int:
     return PARTIAL if result.failed else DONE
 
 
-def _print_progress(done: int, total: int) -> None:
-    start, end = ("\r", "" if done < total else "\n") if sys.stderr.isatty() else ("", "\n")
-    print(f"{start}post-processing {done}/{total}", end=end, file=sys.stderr)
+class Progress:
+    """Prints "what done/total" to standard error, over itself on a terminal, elsewhere a line every `PAUSE` at most."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._next = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say how far it is; the end is always said."""
+        finished, live, now = done >= total, sys.stderr.isatty(), time.monotonic()
+        if live or finished or now >= self._next:
+            start, end = ("\r", "\n" if finished else "") if live else ("", "\n")
+            print(f"{start}{self.what} {done}/{total}", end=end, file=sys.stderr, flush=True)
+            self._next = 0.0 if finished else now + PAUSE
+
+
+print_progress = Progress("post-processing frame")
+"""A plain report of progress, ``print_progress(done, total)``, for `run`."""
 
 
 if __name__ == "__main__":

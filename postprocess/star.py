@@ -15,7 +15,7 @@ from data_io.errors import BadInput
 from postprocess.prediction import Prediction, fraction, quantise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -24,12 +24,9 @@ N_RAYS = RAYS = 32
 STRIDE = 2
 """Samples are taken at every second pixel: StarDist's grid (2, 2)."""
 
-GRID: dict[str, tuple[Any, ...]] = {
-    "nms": (0.3, 0.4, 0.5),
-    "probability": (0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1),
-}
-"""Values tried on validation frames."""
-LOWEST_PROBABILITY: float = min(GRID["probability"])
+NMS = (0.3, 0.4, 0.5)
+PROBABILITIES = (0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+LOWEST_PROBABILITY = min(PROBABILITIES)
 """Distances need not be stored where the probability is at or below this."""
 SQUARE, UNLEARNED_SQUARE = 2, 6
 """Sides, in samples, of the squares of which only the likeliest candidate competes (trained, not yet trained)."""
@@ -87,17 +84,22 @@ def decode(prediction: Prediction, params: Params) -> NDArray[np.int32]:
     return draw(suppress(candidates(prediction, params.probability), params.nms), params.probability, prediction.shape)
 
 
-def sweep(prediction: Prediction) -> Iterator[tuple[Params, NDArray[np.int32]]]:
-    """Yield every point of ``GRID`` with its cells.
+def grid(diameter: float) -> dict[str, tuple[Any, ...]]:
+    """Return the values to try on validation frames; none depends on the size of cells."""
+    return {"nms": NMS, "probability": PROBABILITIES}
+
+
+def sweep(prediction: Prediction, values: Mapping[str, tuple[Any, ...]]) -> Iterator[tuple[Params, NDArray[np.int32]]]:
+    """Yield every combination of values with its cells; probabilities have to descend.
 
     Suppression goes from likely to unlikely, so the survivors at a higher threshold are those of the lowest one that
     pass it: one suppression serves all probabilities, and each threshold only adds cells below those drawn before.
     """
-    lowest = candidates(prediction, LOWEST_PROBABILITY)
-    for nms in GRID["nms"]:
+    lowest = candidates(prediction, min(values["probability"]))
+    for nms in values["nms"]:
         survivors = suppress(lowest, nms)
         cells, above = np.zeros(prediction.shape, np.int32), np.inf
-        for probability in GRID["probability"]:
+        for probability in values["probability"]:
             added = draw(survivors[survivors.probability <= np.float32(above)], probability, prediction.shape)
             below = (cells == 0) & (added > 0)
             cells = np.where(below, added + cells.max(), cells).astype(np.int32)

@@ -9,10 +9,10 @@ import numpy as np
 from scipy import ndimage as ndi
 
 from postprocess.prediction import FULL, Prediction
-from postprocess.sizes import drop_small
+from postprocess.sizes import areas_to_try, drop_small
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -20,13 +20,6 @@ CHANNELS = ("background", "core", "boundary")
 RAYS = 0
 STRIDE = 1
 BACKGROUND, CORE, BOUNDARY = 0, 1, 2
-
-GRID: dict[str, tuple[Any, ...]] = {
-    "core_bias": (0.0, -0.6, -0.4, -0.2, 0.2),
-    "min_core": (1, 5, 15, 30),
-    "min_area": (0, 20, 50),
-}
-"""Values tried on validation frames; the first of each is plain argmax with every core and cell kept."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +76,22 @@ def decode(prediction: Prediction, params: Params) -> NDArray[np.int32]:
     return drop_small(cells_of(classes, params.min_core, params.min_blob), params.min_area)
 
 
-def sweep(prediction: Prediction) -> Iterator[tuple[Params, NDArray[np.int32]]]:
-    """Yield every point of ``GRID`` with its cells; each growth is computed once."""
-    for core_bias in GRID["core_bias"]:
+def grid(diameter: float) -> dict[str, tuple[Any, ...]]:
+    """Return the values to try on validation frames with cells of a median diameter in pixels.
+
+    The first of each is plain argmax with every core and cell kept.
+    """
+    area = np.pi / 4 * diameter**2
+    cores = sorted({1, 5, *(max(round(part * area), 1) for part in (0.04, 0.08))})
+    return {"core_bias": (0.0, -0.6, -0.4, -0.2, 0.2), "min_core": tuple(cores), "min_area": areas_to_try(diameter)}
+
+
+def sweep(prediction: Prediction, values: Mapping[str, tuple[Any, ...]]) -> Iterator[tuple[Params, NDArray[np.int32]]]:
+    """Yield every combination of values with its cells, small ones included."""
+    for core_bias in values["core_bias"]:
         classes = argmax(prediction, core_bias)
-        for min_core in GRID["min_core"]:
-            cells = cells_of(classes, min_core, Params.min_blob)
-            for min_area in GRID["min_area"]:
-                yield Params(core_bias, min_core, min_area=min_area), drop_small(cells, min_area)
+        for min_core in values["min_core"]:
+            yield Params(core_bias, min_core), cells_of(classes, min_core, Params.min_blob)
 
 
 def argmax(prediction: Prediction, core_bias: float) -> NDArray[np.uint8]:

@@ -1,4 +1,9 @@
-"""Cells from one foreground class: smoothed distance map, its peaks, watershed (science.md section 2)."""
+"""Cells from one foreground class: smoothed distance map, its peaks, watershed (science.md section 2).
+
+A long cell has many peaks along its ridge but no neck between them, so pieces are joined where the neck is shallow
+relative to the thinner piece: a criterion that knows no pixels. Two peaks of heights a <= b with saddle s between them
+belong to one cell where 1 - s / a <= ``neck``.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +14,16 @@ import numpy as np
 from scipy import ndimage as ndi
 
 from postprocess.prediction import FULL, Prediction
-from postprocess.sizes import drop_small
+from postprocess.sizes import areas_to_try, drop_small
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
 CHANNELS = ("foreground",)
 RAYS = 0
 STRIDE = 1
-
-GRID: dict[str, tuple[Any, ...]] = {
-    "threshold": (0.3, 0.4, 0.5, 0.6, 0.7),
-    "min_distance": (2, 3, 5, 7, 10, 14),
-    "min_area": (0, 20, 50),
-}
-"""Values tried on validation frames."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,9 @@ class Params:
     """Two cell centres are more than this many pixels apart (Chebyshev distance)."""
     smoothing: float = 1.0
     """Gaussian sigma of the distance map, pixels."""
+    neck: float = 0.0
+    """Pieces stay apart where the neck between them is narrower than the thinner piece by more than this part of it;
+    0 joins nothing."""
     min_area: int = 0
     """Cells of fewer pixels are dropped."""
     paper_gap: bool = False
@@ -58,18 +59,29 @@ def decode(prediction: Prediction, params: Params) -> NDArray[np.int32]:
     """Return ``(Y, X)`` int32 cells, 0 background."""
     mask = foreground(prediction, params.threshold)
     height = smoothed_distance(mask, params.smoothing)
-    return drop_small(split(mask, height, params.min_distance, gap=params.paper_gap), params.min_area)
+    return drop_small(split(mask, height, params.min_distance, params.neck, gap=params.paper_gap), params.min_area)
 
 
-def sweep(prediction: Prediction) -> Iterator[tuple[Params, NDArray[np.int32]]]:
-    """Yield every point of ``GRID`` with its cells; each distance map and each watershed is computed once."""
-    for threshold in GRID["threshold"]:
+def grid(diameter: float) -> dict[str, tuple[Any, ...]]:
+    """Return the values to try on validation frames with cells of a median diameter in pixels, the usual ones first."""
+    return {
+        "threshold": (0.5, 0.4, 0.6, 0.3, 0.7),
+        "min_distance": tuple(dict.fromkeys((5, 2, 3, max(round(diameter / 3), 1)))),
+        "neck": (0.0, 0.02, 0.1, 0.2, 0.3),
+        "min_area": areas_to_try(diameter),
+    }
+
+
+def sweep(prediction: Prediction, values: Mapping[str, tuple[Any, ...]]) -> Iterator[tuple[Params, NDArray[np.int32]]]:
+    """Yield every combination of values with its cells, small ones included; each watershed is computed once."""
+    for threshold in values["threshold"]:
         mask = foreground(prediction, threshold)
         height = smoothed_distance(mask, Params.smoothing)
-        for min_distance in GRID["min_distance"]:
-            cells = split(mask, height, min_distance)
-            for min_area in GRID["min_area"]:
-                yield Params(threshold, min_distance, min_area=min_area), drop_small(cells, min_area)
+        for min_distance in values["min_distance"]:
+            pieces = split(mask, height, min_distance)
+            contacts = necks(pieces, height)
+            for neck in values["neck"]:
+                yield Params(threshold, min_distance, neck=neck), joined(contacts, neck)[pieces]
 
 
 def foreground(prediction: Prediction, threshold: float) -> NDArray[np.bool_]:
@@ -89,7 +101,7 @@ def smoothed_distance(mask: NDArray[np.bool_], sigma: float) -> NDArray[np.float
 
 
 def split(
-    mask: NDArray[np.bool_], height: NDArray[np.float32], min_distance: int, *, gap: bool = False
+    mask: NDArray[np.bool_], height: NDArray[np.float32], min_distance: int, neck: float = 0.0, *, gap: bool = False
 ) -> NDArray[np.int32]:
     """Flood the mask from the peaks of ``height``; a component that lost its peak to a higher neighbour stays one cell.
 
@@ -101,6 +113,8 @@ def split(
         ``(Y, X)`` float32, largest at cell centres, 0 outside the mask.
     min_distance
         Peaks are more than this many pixels apart.
+    neck
+        Pieces with a shallower neck between them are joined; see `Params`.
     gap
         Draw a one-pixel background line between cells; the pieces are then 4-connected components.
 
@@ -121,5 +135,58 @@ def split(
     if orphan.any():
         rank = np.cumsum(orphan).astype(np.int32) + np.int32(len(peaks))
         np.copyto(markers, rank[pieces], where=orphan[pieces])
-    cells: NDArray[np.int32] = watershed(-height, markers, mask=mask, watershed_line=gap).astype(np.int32)
-    return ndi.label(cells > 0)[0].astype(np.int32) if gap else cells
+    cells: NDArray[np.int32] = watershed(-height, markers, mask=mask).astype(np.int32)
+    names = joined(necks(cells, height), neck)
+    if gap:
+        parted = watershed(-height, names[markers], mask=mask, watershed_line=True)
+        cells = ndi.label(parted > 0)[0].astype(np.int32)
+    return cells if gap else names[cells]
+
+
+@dataclass(frozen=True)
+class Necks:
+    """Where pieces touch: ids ``(N, 2)``, saddle ``(N,)``, highest first; peak of every id ``(n + 1,)``, 0 for 0."""
+
+    pairs: NDArray[np.int32]
+    saddle: NDArray[np.float32]
+    peak: NDArray[np.float32]
+
+
+def necks(cells: NDArray[np.int32], height: NDArray[np.float32]) -> Necks:
+    """Return the contacts of ``(Y, X)`` pieces along pixel edges and the greatest ``height`` on each."""
+    n = int(cells.max(initial=0)) + 1
+    codes, saddles = [], []
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        a, b = cells[one], cells[other]
+        touch = (a != b) & (a > 0) & (b > 0)
+        a, b = a[touch].astype(np.int64), b[touch].astype(np.int64)
+        codes.append(np.minimum(a, b) * n + np.maximum(a, b))
+        saddles.append(np.minimum(height[one][touch], height[other][touch]))
+    pairs, place = np.unique(np.concatenate(codes), return_inverse=True)
+    saddle, peak = np.zeros(len(pairs), np.float32), np.zeros(n, np.float32)
+    np.maximum.at(saddle, place, np.concatenate(saddles))
+    np.maximum.at(peak, cells.ravel(), height.ravel())
+    order = np.argsort(-saddle, kind="stable")
+    return Necks(np.stack(np.divmod(pairs[order], n), axis=1).astype(np.int32), saddle[order], peak)
+
+
+def joined(contacts: Necks, neck: float) -> NDArray[np.int32]:
+    """Return the new id of every piece, ``(n + 1,)`` int32 without holes, after joining across shallow necks.
+
+    The highest saddle comes first and a joined piece is as high as its highest part, so the order of ids is irrelevant.
+    """
+    owner = list(range(len(contacts.peak)))
+    if neck > 0:
+        peak = contacts.peak.tolist()
+        for (one, other), saddle in zip(contacts.pairs.tolist(), contacts.saddle.tolist(), strict=True):
+            low, high = sorted((_root(owner, one), _root(owner, other)), key=lambda piece: (peak[piece], -piece))
+            if low != high and saddle >= (1 - neck) * peak[low]:
+                owner[low] = high
+    roots = [_root(owner, piece) for piece in range(len(owner))]
+    return np.unique(roots, return_inverse=True)[1].astype(np.int32)
+
+
+def _root(owner: list[int], piece: int) -> int:
+    while owner[piece] != piece:
+        owner[piece] = piece = owner[owner[piece]]
+    return piece

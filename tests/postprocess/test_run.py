@@ -41,14 +41,15 @@ def test_a_run_writes_every_file(make_run):
         assert set(own["image"]) == {f"t{ref.frame}.tif"}
 
     pages = pd.read_csv(run / "labels" / "frames.csv")
+    held_out = dataset.frames("val") + dataset.frames("test")
+    assert list(zip(pages["field"], pages["frame"], strict=True)) == [(ref.field, ref.frame) for ref in held_out]
     for method in METHODS:
         with tifffile.TiffFile(run / "labels" / f"{method}.tif") as file:
             stack = file.asarray()
             assert file.is_imagej
         stack = stack.reshape(-1, *stack.shape[-2:])
-        listed = pages[pages["file"] == f"{method}.tif"]
-        assert len(stack) == len(listed)
-        for row in listed.itertuples():
+        assert len(stack) == len(pages)
+        for row in pages.itertuples():
             np.testing.assert_array_equal(stack[row.page], read_labels(run, method, row.field, row.frame))
 
 
@@ -109,6 +110,7 @@ def test_a_poison_frame_is_listed_and_the_others_are_done(make_run, capsys):
     cells = pd.read_parquet(run / "cells.parquet")
     assert set(cells.loc[cells["method"] == "star", "frame"]) == {3}
     assert set(cells.loc[cells["method"] == "two_class", "frame"]) == {3, 4}
+    assert pd.read_csv(run / "labels" / "frames.csv")["frame"].tolist() == [3]
     chunk.write_bytes(good)
     result = stage.run(run)
     assert (result.computed, result.failed) == (1, ())
@@ -123,6 +125,56 @@ def test_a_lost_chunk_of_the_result_is_not_read_as_background(make_run):
     chunk.unlink()
     with pytest.raises(BadInput, match="missing or changed"):
         read_labels(run, "truth", FrameRef(next(iter(Dataset.open(run / "dataset.zarr").fields)), 1))
+
+
+def test_a_frame_that_was_not_segmented_is_no_empty_frame(make_run):
+    import zarr
+
+    run = make_run()
+    stage.run(run, "sync")
+    field = next(iter(Dataset.open(run / "dataset.zarr").fields.values()))
+    with pytest.raises(BadInput, match=r"star has no cells of frame 0 .* not segmented"):
+        read_labels(run, "star", field.name, 0)
+    for frame in (-1, 5):
+        with pytest.raises(BadInput, match="0 to 4"):
+            read_labels(run, "star", field.name, frame)
+
+    def listed(method: str) -> object:
+        return zarr.open_group(run / "labels.zarr" / field.slug / "labels" / method, mode="r").attrs["segmented_frames"]
+
+    assert listed("star") == [3, 4]
+    assert listed("truth") == [0, 1, 2, 3, 4]
+    store = PredictionStore.open(run / "predictions.zarr")
+    facts = {key: store.attrs("star")[key] for key in ("target", "grid", "rays", "decode")}
+    prediction = store.read("star", FrameRef(field.name, 4))
+    store.remove_method("star")
+    described = (facts["target"], facts["grid"], 1, facts["rays"], [field], {"decode": facts["decode"]})
+    store.add_method("star", *described)
+    store.write("star", FrameRef(field.name, 4), prediction)
+    stage.run(run, "sync")
+    assert listed("star") == [4]
+    with pytest.raises(BadInput, match="not segmented"):
+        read_labels(run, "star", field.name, 3)
+    assert pd.read_csv(run / "labels" / "frames.csv")["frame"].tolist() == [4]
+
+
+def test_a_method_that_shares_no_frame_gets_no_stack():
+    jobs = [
+        stage.Job(m, FrameRef("f", t), "")
+        for m, frames in zip("abcd", ["123", "234", "9", "3"], strict=True)
+        for t in map(int, frames)
+    ]
+    assert stage.frames_of_stacks(jobs) == (["a", "b", "d"], [FrameRef("f", 3)])
+    assert stage.frames_of_stacks([]) == ([], [])
+
+
+def test_progress_off_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
+    clock = iter([0.0, 3.0, 11.0, 12.0, 13.0])
+    monkeypatch.setattr(stage.time, "monotonic", lambda: next(clock) + 100)
+    report = stage.Progress("frame")
+    for done in (1, 2, 3, 4, 1):
+        report(done, 4)
+    assert capsys.readouterr().err.splitlines() == ["frame 1/4", "frame 3/4", "frame 4/4", "frame 1/4"]
 
 
 def test_bad_input_is_one_line(make_run, tmp_path):

@@ -131,6 +131,74 @@ def test_two_touching_discs_part_and_the_gap_is_one_pixel():
     assert 0 < mask.sum() - (gap > 0).sum() < 15
 
 
+def spindle(shape: tuple[int, int], centre: tuple[float, float], angle: float, bend: float = 0.0) -> np.ndarray:
+    """Return a long thin cell with a wavy outline, 180 x 44 px."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    y, x = y - centre[0], x - centre[1]
+    u, v = y * np.sin(angle) + x * np.cos(angle), y * np.cos(angle) - x * np.sin(angle)
+    half = 22 * np.clip(1 - np.abs(u / 90) ** 1.6, 0, None) * (1 + 0.12 * np.sin(u / 9))
+    return np.abs(v + bend * (u**2 / 90 - 30)) <= half
+
+
+def draw_spindles(*cells: np.ndarray) -> np.ndarray:
+    labels = np.zeros(cells[0].shape, np.int32)
+    for k, cell in enumerate(cells, start=1):
+        labels[cell & (labels == 0)] = k
+    return labels
+
+
+def test_long_cells_apart_stay_whole_and_touching_ones_part(pq):
+    shape = (250, 260)
+    apart = draw_spindles(*(spindle(shape, (40 + 65 * k, 110 + 20 * k), 0.1 * k, 0.1 * k) for k in range(3)))
+    touching = draw_spindles(spindle(shape, (40, 120), 0.1), spindle(shape, (143, 140), 1.5, 0.1))
+    assert ndi.label(touching)[1] == 1
+    assert methods.ceiling("two_class", [apart], pq).value > 0.999
+    fit = methods.ceiling("two_class", [apart, touching], pq)
+    assert fit.value > 0.99
+    assert fit.params.neck > 0
+    assert pq([apart], [two_class.decode(two_class.perfect(apart), two_class.Params(min_distance=14))]) < 0.7
+
+
+def test_necks_are_joined_from_the_highest_and_relative_to_the_thinner_piece():
+    height = np.array([[10, 9, 8, 9, 6, 3, 4, 0, 5]], np.float32)
+    pieces = np.array([[1, 1, 2, 2, 2, 3, 3, 0, 4]], np.int32)
+    contacts = two_class.necks(pieces, height)
+    assert contacts.pairs.tolist() == [[1, 2], [2, 3]]
+    assert contacts.saddle.tolist() == [8, 3]
+    assert contacts.peak.tolist() == [0, 10, 9, 4, 5]
+    for neck, names in ((0.0, [0, 1, 2, 3, 4]), (0.2, [0, 1, 1, 2, 3]), (0.25, [0, 1, 1, 1, 2])):
+        assert two_class.joined(contacts, neck).tolist() == names
+    mask = height > 0
+    assert two_class.split(mask, height, 1, 0.25).max() == 2
+    assert two_class.split(mask, height, 1, 0.25, gap=True).max() == 2
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_what_is_tried_goes_with_the_size_of_the_cells(scale):
+    from postprocess.sizes import median_diameter
+
+    y, x = np.mgrid[: 40 * scale, : 40 * scale]
+    labels = (np.hypot(y - 20 * scale, x - 20 * scale) < 11 * scale).astype(np.int32)
+    diameter = median_diameter([labels, np.zeros((5, 5), int)])
+    assert diameter == pytest.approx(22 * scale, rel=0.02)
+    two, three = two_class.grid(diameter), three_class.grid(diameter)
+    assert {2, 3, 5} < set(two["min_distance"])
+    assert max(two["min_distance"]) == pytest.approx(22 * scale / 3, abs=1)
+    assert two["min_area"] == three["min_area"] == pytest.approx([k * scale**2 for k in (0, 7.5, 19, 49)], rel=0.1)
+    assert all(isinstance(value, int) for value in (*two["min_distance"], *two["min_area"], *three["min_core"]))
+    assert median_diameter([]) == median_diameter([labels * 0]) == 22
+
+
+def test_specks_are_left_out_and_real_cells_are_not(crowd, pq):
+    labels = crowd(2, 30, 128)
+    specks = np.random.default_rng(0).random(labels.shape) < 0.02
+    prediction = two_class.perfect(np.maximum(labels, specks & ~ndi.binary_dilation(labels > 0, iterations=2)))
+    fit = methods.fit("two_class", [prediction], [labels], pq)
+    assert fit.value > 0.8
+    assert fit.params.min_area > 0
+    assert fit.value == pytest.approx(pq([labels], [two_class.decode(prediction, fit.params)]))
+
+
 # --- star
 
 
@@ -181,11 +249,12 @@ def test_star_survives_an_untrained_network(reach):
 def test_sweep_equals_decode(crowd, target):
     module = methods.TARGETS[target]
     prediction = module.perfect(crowd(1, 30, 96))
-    points = list(module.sweep(prediction))
-    sizes = [len(values) for values in module.GRID.values()]
+    values = module.grid(16.0)
+    points = list(module.sweep(prediction, values))
+    sizes = [len(tried) for name, tried in values.items() if name != "min_area"]
     assert len({params for params, _ in points}) == len(points) == np.prod(sizes)
     assert module.Params() in [params for params, _ in points]
-    for params, cells in points[::7]:
+    for params, cells in points[:: 7 if target == "star" else 3]:
         other = module.decode(prediction, params)
         assert cells.dtype == other.dtype == np.int32
         assert ((cells > 0) == (other > 0)).all()
@@ -201,7 +270,7 @@ def test_ceilings_on_a_crowd(crowd, pq, target, least):
     assert fit.value == max(point["value"] for point in fit.curve)
 
 
-@pytest.mark.parametrize(("target", "least"), [("two_class", 0.87), ("three_class", 0.99), ("star", 0.96)])
+@pytest.mark.parametrize(("target", "least"), [("two_class", 0.876), ("three_class", 0.99), ("star", 0.96)])
 def test_ceilings_on_the_yeast_movie(yeast_masks, pq, target, least):
     assert methods.ceiling(target, yeast_masks, pq).value >= least
 

@@ -65,6 +65,15 @@ def test_the_baseline_is_neither_trivial_nor_impossible(movie):
     assert 0.7 < inside / outside < 0.95
 
 
+def test_the_baseline_keeps_long_cells_whole():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:120, :260]
+    image = rng.normal(0, 1, (1, 120, 260))
+    cell = np.abs(y - 60 + 8 * np.sin(x / 30)) <= 20 * np.clip(1 - np.abs((x - 130) / 95.0) ** 1.6, 0, None)
+    image[0, cell] += rng.normal(0, 12, cell.sum())
+    assert segment(image).max() == 1
+
+
 def test_the_baseline_ignores_scale_and_survives_flat_frames():
     image = np.random.default_rng(0).normal(0, 0.01, (1, 64, 64))
     image[0, 20:40, 20:40] += np.random.default_rng(1).normal(0, 1, (20, 20))
