@@ -128,6 +128,7 @@ def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = print
     Returns an exit code: 4 when frames failed in post-processing.
     """
     from data_io.convert import convert
+    from postprocess.run import print_progress
     from postprocess.run import run as postprocess
 
     model_folders(run_dir)
@@ -154,7 +155,7 @@ def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = print
     refs = dataset.frames("all")
     count = predict(run_dir, out, dataset, refs, rule_of_model=True, say=say)
     say(f"{count} predictions written, {len(refs)} frames")
-    result = postprocess(out)
+    result = postprocess(out, progress=print_progress)
     say(f"cells table: {out / 'cells.parquet'} and cells.csv; label images: {out / 'labels'}")
     return errors.PARTIAL if result.failed else errors.DONE
 

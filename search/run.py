@@ -171,6 +171,7 @@ def hand_on(
     Returns summary.json (empty when no trial is usable, which is said) and whether frames failed.
     """
     from postprocess.export import read_labels
+    from postprocess.run import print_progress
     from postprocess.run import run as postprocess
     from search import predict, results, select
 
@@ -184,7 +185,7 @@ def hand_on(
     results.write_trials(run_dir, trials)
     predict.predict(run_dir, run_dir, dataset, predict.held_out(dataset), rule_of_model=False, say=say)
     say("instances and morphology")
-    done = postprocess(run_dir)
+    done = postprocess(run_dir, progress=print_progress)
     read = partial(read_labels, run_dir)
     facts = results.summary(config, plan, ledger, dataset, models, read, trials, notes)
     files.write_json(run_dir / "summary.json", facts)
