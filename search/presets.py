@@ -46,7 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
                 {"architecture": "unet", "encoder": "tu-regnety_002", "target": "three_class", "loss": "ce_dice"},
             ],
         },
-        "budget": {"minutes": 8.0},
+        "budget": {"minutes": 9.0},
     },
     "search": {
         "preset": "search",

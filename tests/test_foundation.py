@@ -295,3 +295,11 @@ def test_setup_names_a_missing_ensurepip(tmp_path: Path) -> None:
     assert code == 2
     assert "ensurepip is missing" in output
     assert "sudo apt install python3.12-venv" in output
+
+
+def test_the_readmes_pictures_exist_and_no_gap_is_left() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert pictures
+    assert not [picture for picture in pictures if not (ROOT / picture).is_file()]
+    assert "RESULTS_TABLE" not in text
