@@ -81,7 +81,7 @@ def test_every_epoch_is_exactly_one_row(tmp_path: Path, caplog: pytest.LogCaptur
 def test_a_killed_driver_loses_no_row_and_a_resumed_one_repeats_none(tmp_path: Path) -> None:
     driver = textwrap.dedent(
         """
-        import os, sys
+        import os, sys, time
         from pathlib import Path
         from search.config import TrackingConfig
         from search.tracking import make_tracker
@@ -91,6 +91,8 @@ def test_a_killed_driver_loses_no_row_and_a_resumed_one_repeats_none(tmp_path: P
             tracker.epoch("a", {"epoch": epoch})
         tracker._lines.put(None)
         tracker._threads[0].join()
+        while not list(Path(sys.argv[1]).glob("wandb/offline-run-*")):
+            time.sleep(0.05)
         os.kill(os.getpid(), 9)
         """
     )
