@@ -116,7 +116,7 @@ def _counts(path: Path, sizes: dict[str, int]) -> tuple[int, int]:
 
 def _checked(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
     if pixels.dtype.kind == "f" and not (np.abs(pixels) <= np.finfo(np.float32).max).all():
-        raise BadInput(f"{path}: has NaN or infinite values, or some beyond 32-bit float; export the raw grey values again")
+        raise BadInput(f"{path}: has NaN or infinite values, or beyond float32; export the raw grey values again")
     if pixels.dtype.kind == "i" and pixels.min() < 0:
         raise BadInput(f"{path}: has negative integer values (down to {pixels.min()}); export as unsigned 16-bit")
     if pixels.dtype.kind in "iu" and pixels.max() >= 2**32:
