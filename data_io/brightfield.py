@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import njit
 from scipy import ndimage
 
 from data_io.population import ANGLES
@@ -18,14 +19,25 @@ if TYPE_CHECKING:
 
 PSF = 0.806
 """Gaussian sigma of the optics in px."""
+RIM, RING, CENTRE, HALO = -0.085, 0.060, -0.050, 0.018
+"""Contrast of a cell in focus as the camera sees it, each at its place."""
+RIM_AT, RIM_SD = 1.7, 1.7
+HALO_AT, HALO_SD = -2.6, 1.2
+"""px from the outline."""
+RING_AT, RING_SD, CENTRE_FROM, CENTRE_STEP = 0.42, 0.14, 0.5, 0.04
+"""In units of the radius; the centre sets in as a logistic step."""
 FULL_WELL, BACKGROUND, READ_NOISE, BITS = 33_000.0, 0.42, 7.0, 12
 """Electrons at saturation, background as a fraction of them, read noise in electrons, bits of the camera."""
 FLICKER = 0.003
 GRADIENT, VIGNETTE = 0.05, 0.03
-FAR = 8.0
+FAR = 7.0
 """Beyond this distance from every outline there is nothing of a cell."""
-GRAIN = 96
-"""Width of a cell's own texture in px."""
+SEAM = 1.2
+"""Gaussian sigma in px over which the focus of one cell passes into that of a cell it touches."""
+GRAIN, GRAIN_SIGMA = 96, 1.3
+"""Width of a cell's own texture and sigma of its smoothness, px."""
+GRAIN_KEPT = 0.81
+"""The part of the texture's SD that is left behind interpolation and optics."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +54,44 @@ class Scene:
         return np.where(self.distance > 0, self.owner + 1, 0).astype(np.int32)
 
 
-def profile(distance: NDArray[np.floating], radius: NDArray[np.floating] | float) -> NDArray[np.floating]:
+def profile(
+    distance: NDArray[np.floating], radius: NDArray[np.floating] | float, blur: float = PSF
+) -> NDArray[np.floating]:
     """Return the contrast in focus at a distance from the outline of a cell of this radius, both in px.
 
-    Dark rim -.085 at 1.7 px, bright ring +.060 at .42 R, centre -.050 beyond .5 R, faint halo +.018 at -2.6 px.
+    As the camera sees it: dark rim -.085 at 1.7 px, bright ring +.060 at .42 R, centre -.050 beyond .5 R, faint halo
+    +.018 at -2.6 px. Rim, ring and halo overlap and the optics flatten them, so each is drawn as much stronger as it
+    takes. `blur` is the sigma of the optics along the distance; 0 gives the light before them.
     """
-    s, r = distance, radius
-    rim = -0.085 * np.exp(-0.5 * ((s - 1.7) / 1.7) ** 2)
-    ring = 0.060 * np.exp(-0.5 * ((s - 0.42 * r) / (0.14 * r)) ** 2)
-    centre = -0.050 / (1 + np.exp(np.clip(-(s - 0.5 * r) / (0.04 * r), -30, 30)))
-    halo = 0.018 * np.exp(-0.5 * ((s + 2.6) / 1.2) ** 2)
-    return np.asarray(rim + ring + centre + halo)
+    s, r = np.asarray(distance), np.asarray(radius)
+    return np.asarray((_parts(s, r, blur) * strengths(r)).sum(axis=-1))
+
+
+def strengths(radius: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return `(..., 4)`: how strongly rim, ring, centre and halo are drawn, so that the camera sees the contrasts."""
+    at = np.stack([np.full_like(radius, RIM_AT), RING_AT * radius, radius, np.full_like(radius, HALO_AT)], axis=-1)
+    seen = np.array([[RIM], [RING], [CENTRE], [HALO]])
+    return np.asarray(np.linalg.solve(_parts(at, radius[..., None], PSF), seen)[..., 0])
+
+
+def _parts(s: NDArray[np.floating], r: NDArray[np.floating], blur: float) -> NDArray[np.floating]:
+    """Return `(..., 4)`: rim, ring, centre and halo of strength 1 at the distance s, behind a blur in px."""
+    step = np.sqrt((CENTRE_STEP * r) ** 2 + 3 * (blur / np.pi) ** 2)  # a logistic has the SD pi / sqrt(3)
+    return np.stack(
+        [
+            _bell(s - RIM_AT, RIM_SD, blur),
+            _bell(s - RING_AT * r, RING_SD * r, blur),
+            1 / (1 + np.exp(np.clip((CENTRE_FROM * r - s) / step, -30, 30))),
+            _bell(s - HALO_AT, HALO_SD, blur),
+        ],
+        axis=-1,
+    )
+
+
+def _bell(x: NDArray[np.floating], sd: NDArray[np.floating] | float, blur: float) -> NDArray[np.floating]:
+    """Return a Gaussian of height 1 after a blur."""
+    wide = np.sqrt(np.square(sd) + blur**2)
+    return np.asarray(sd / wide * np.exp(-0.5 * (x / wide) ** 2))
 
 
 def draw(
@@ -72,44 +111,120 @@ def draw(
         (Y, X) of the frame.
     """
     scene = Scene(np.full(size, -FAR, np.float32), np.full(size, -1, np.int32), np.zeros(size, np.float32))
-    steep = np.gradient(outlines, ANGLES, axis=1) / outlines
-    slope = 1 / np.sqrt(1 + steep**2)
-    for i, ((cy, cx), outline) in enumerate(zip(centres, outlines, strict=True)):
-        reach = outline.max() + FAR
-        y0, x0 = max(0, int(cy - reach)), max(0, int(cx - reach))
-        y1, x1 = min(size[0], int(cy + reach) + 2), min(size[1], int(cx + reach) + 2)
-        if y0 >= y1 or x0 >= x1:
-            continue
-        dy, dx = np.arange(y0, y1)[:, None] - cy, np.arange(x0, x1)[None] - cx
-        angle = (np.arctan2(dy, dx) + np.pi) * (360 / (2 * np.pi))
-        at = angle.astype(int) % 360
-        part = angle - at
-        edge = outline[at] + (outline[at + 1] - outline[at]) * part
-        inside = ((edge - np.hypot(dy, dx)) * slope[i][at]).astype(np.float32)
-        window = np.s_[y0:y1, x0:x1]
-        mine = inside > scene.distance[window]
-        scene.distance[window][mine] = inside[mine]
-        scene.owner[window][mine] = i
-        iy, ix = np.rint(dy).astype(int) % GRAIN, np.rint(dx).astype(int) % GRAIN
-        scene.texture[window][mine] = grain[i][iy, ix][mine]
+    _draw(outlines, centres, grain, scene.distance, scene.owner, scene.texture)
     return scene
+
+
+@njit(cache=True, nogil=True)
+def _draw(
+    outlines: NDArray[np.float64],
+    centres: NDArray[np.float64],
+    grain: NDArray[np.float32],
+    distance: NDArray[np.float32],
+    owner: NDArray[np.int32],
+    texture: NDArray[np.float32],
+) -> None:
+    """Fill the three images of a scene."""
+    height, width = distance.shape
+    ys, xs = np.empty(361), np.empty(361)
+    for i in range(len(centres)):
+        cy, cx = centres[i]
+        reach = outlines[i].max() + FAR
+        for k in range(361):
+            ys[k], xs[k] = outlines[i, k] * np.sin(ANGLES[k]), outlines[i, k] * np.cos(ANGLES[k])
+        for y in range(max(0, int(cy - reach)), min(height, int(cy + reach) + 2)):
+            for x in range(max(0, int(cx - reach)), min(width, int(cx + reach) + 2)):
+                dy, dx = y - cy, x - cx
+                out = np.sqrt(dy * dy + dx * dx)
+                if out >= reach:
+                    continue
+                turn = (np.arctan2(dy, dx) + np.pi) * (180 / np.pi)
+                at = int(turn) % 360
+                edge = outlines[i, at] + (outlines[i, at + 1] - outlines[i, at]) * (turn - int(turn))
+                if edge - out <= distance[y, x] and edge >= out:
+                    continue  # the outline is no farther than along the radius
+                look = 90 if out > 0.4 * edge else 180
+                s = np.sqrt(_squared_distance(ys, xs, dy, dx, at, look))
+                if edge < out:
+                    s = -s
+                if s > distance[y, x]:
+                    distance[y, x], owner[y, x] = s, i
+                    texture[y, x] = _between(grain[i], dy, dx)
+
+
+@njit(cache=True, nogil=True)
+def _squared_distance(
+    ys: NDArray[np.float64], xs: NDArray[np.float64], y: float, x: float, at: int, look: int
+) -> float:
+    """Return the squared distance of a point to a closed outline of 361 points, the last the first again.
+
+    The nearest point is looked for within `look` points of the point `at`.
+    """
+    nearest, least = 0, np.inf
+    for step in range(at - look, at + look, 9):
+        k = (step + 360) % 360
+        q = (ys[k] - y) ** 2 + (xs[k] - x) ** 2
+        if q < least:
+            nearest, least = k, q
+    for step in range(nearest - 8, nearest + 9):
+        k = (step + 360) % 360
+        q = (ys[k] - y) ** 2 + (xs[k] - x) ** 2
+        if q < least:
+            nearest, least = k, q
+    for k in (nearest, (nearest + 359) % 360):
+        ey, ex = ys[k + 1] - ys[k], xs[k + 1] - xs[k]
+        py, px = y - ys[k], x - xs[k]
+        along = min(1.0, max(0.0, (py * ey + px * ex) / (ey * ey + ex * ex)))
+        least = min(least, (py - along * ey) ** 2 + (px - along * ex) ** 2)
+    return least
+
+
+@njit(cache=True, nogil=True)
+def _between(grain: NDArray[np.float32], dy: float, dx: float) -> float:
+    """Return the texture at a place between its pixels."""
+    y, x = int(np.floor(dy)), int(np.floor(dx))
+    v, u = dy - y, dx - x
+    above = grain[y % GRAIN, x % GRAIN] * (1 - u) + grain[y % GRAIN, (x + 1) % GRAIN] * u
+    below = grain[(y + 1) % GRAIN, x % GRAIN] * (1 - u) + grain[(y + 1) % GRAIN, (x + 1) % GRAIN] * u
+    return float(above * (1 - v) + below * v)
 
 
 def contrast(
     scene: Scene, radius: NDArray[np.float64], focus: NDArray[np.float64], texture: float
 ) -> NDArray[np.float32]:
-    """Return `(Y, X)` contrast against the background; `focus` of a cell is 1 in focus, negative when inverted."""
+    """Return `(Y, X)` contrast against the background, before the optics.
+
+    Parameters
+    ----------
+    scene
+        What was drawn.
+    radius
+        `(N,)` px of each cell.
+    focus
+        `(N,)`: 1 in focus, 0 no contrast, negative inverted.
+    texture
+        SD of the contrast within a cell as the camera sees it.
+    """
     near = scene.owner >= 0
     s, owner = scene.distance[near], scene.owner[near]
-    grain = texture * scene.texture[near] * np.clip(s / 3, 0, 1)
+    of_cell = np.concatenate([strengths(radius), radius[:, None]], axis=1).astype(np.float32)
+    rim, ring, centre, halo, r = of_cell[owner].T
+    light = rim * np.exp(-0.5 * ((s - RIM_AT) / RIM_SD) ** 2)
+    light += ring * np.exp(-0.5 * ((s / r - RING_AT) / RING_SD) ** 2)
+    light += centre / (1 + np.exp(np.clip((CENTRE_FROM - s / r) / CENTRE_STEP, -30, 30)))
+    light += halo * np.exp(-0.5 * ((s - HALO_AT) / HALO_SD) ** 2)
+    light += texture / GRAIN_KEPT * scene.texture[near] * np.clip(s / 3, 0, 1)
+    sharp = np.ones(scene.owner.shape, np.float32)
+    sharp[near] = focus.astype(np.float32)[owner]
     picture = np.zeros(scene.owner.shape, np.float32)
-    picture[near] = (profile(s, radius[owner]) + grain) * focus[owner]
+    picture[near] = light * ndimage.gaussian_filter(sharp, SEAM, truncate=3)[near]
     return picture
 
 
 def grains(rng: np.random.Generator, n: int) -> NDArray[np.float32]:
     """Return `(n, GRAIN, GRAIN)` smooth noise of mean 0 and SD 1."""
-    noise = ndimage.gaussian_filter(rng.standard_normal((n, GRAIN, GRAIN), np.float32), (0, 1.3, 1.3), mode="wrap")
+    smooth = (0, GRAIN_SIGMA, GRAIN_SIGMA)
+    noise = ndimage.gaussian_filter(rng.standard_normal((n, GRAIN, GRAIN), np.float32), smooth, mode="wrap")
     return np.asarray(noise / noise.std(), np.float32)
 
 
@@ -124,11 +239,13 @@ def illumination(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.
 def dust(rng: np.random.Generator, size: tuple[int, int], n: int) -> NDArray[np.float32]:
     """Return `(Y, X)` contrast of n grains of dust on the camera window: faint rings that never move."""
     picture = np.zeros(size, np.float32)
-    y, x = np.ogrid[: size[0], : size[1]]
     for _ in range(n):
         cy, cx, radius = rng.uniform(0, size[0]), rng.uniform(0, size[1]), rng.uniform(7, 20)
-        out = np.hypot(y - cy, x - cx) - radius
-        picture += (rng.uniform(0.008, 0.018) * np.cos(out / 1.6) * np.exp(-0.5 * (out / 3) ** 2)).astype(np.float32)
+        strength, reach = rng.uniform(0.008, 0.018), radius + 12
+        window = tuple(slice(max(0, int(c - reach)), int(c + reach)) for c in (cy, cx))
+        y, x = np.ogrid[: size[0], : size[1]]
+        out = np.hypot(y[window[0]] - cy, x[:, window[1]] - cx) - radius
+        picture[window] += (strength * np.cos(out / 1.6) * np.exp(-0.5 * (out / 3) ** 2)).astype(np.float32)
     return picture
 
 
@@ -151,6 +268,8 @@ def photograph(
 ) -> NDArray[np.uint16]:
     """Return `(Y, X)` uint16: 12-bit values shifted into 16 bits, after optics, flicker, shot and read noise.
 
+    Shot noise is drawn from the normal distribution, which at 10,000 electrons is Poisson's.
+
     Parameters
     ----------
     rng
@@ -163,8 +282,8 @@ def photograph(
         Gaussian sigma in px.
     """
     seen = ndimage.gaussian_filter(1 + picture, blur)
-    light = FULL_WELL * BACKGROUND * lamp * seen * (1 + FLICKER * rng.standard_normal())
-    electrons = rng.poisson(np.maximum(light, 0)) + READ_NOISE * rng.standard_normal(light.shape)
+    light = np.maximum(np.float32(FULL_WELL * BACKGROUND * (1 + FLICKER * rng.standard_normal())) * lamp * seen, 0)
+    electrons = light + np.sqrt(light + np.float32(READ_NOISE**2)) * rng.standard_normal(light.shape, np.float32)
     top = 2**BITS - 1
-    counts = np.clip(np.rint(electrons / FULL_WELL * top), 0, top)
+    counts = np.clip(np.rint(electrons * np.float32(top / FULL_WELL)), 0, top)
     return np.asarray(np.left_shift(counts.astype(np.uint16), 16 - BITS))

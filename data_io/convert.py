@@ -10,27 +10,25 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import math
-import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from data_io import facts, masks, normalise, readers
-from data_io import splits as splitting
+from data_io import facts, ngff, readers
 from data_io.errors import DONE, BadInput, entry_point
-from data_io.facts import Written
-from data_io.files import building, sha256, slug
+from data_io.files import building, sha256
+from data_io.intake import NORMALISATIONS, Intake, Measured, Settings, measure_field, take_in
+from data_io.integrity import is_taken
+from data_io.location import located
+from data_io.progress import show
 from data_io.provenance import provenance
-from data_io.store import Dataset, Field, Splits, Writer, is_store
-from data_io.survey import Survey, survey
+from data_io.readers import Options
+from data_io.store import Dataset, Writer, is_store, splits_as_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from numpy.typing import NDArray
+    from data_io.store import Field
+    from data_io.survey import Frame, Survey
 
     Progress = Callable[[int, int, str], None]
 
@@ -38,11 +36,9 @@ if TYPE_CHECKING:
 def convert(
     source: Path | str,
     out: Path | str,
+    settings: Settings | None = None,
     *,
-    annotations: bool = True,
-    pixel_size_um: float | None = None,
-    frame_interval_s: float | None = None,
-    split_by: str = "auto",
+    ome_zarr: str = ngff.DEFAULT,
     progress: Progress | None = None,
 ) -> Dataset:
     """Convert `source` into the store `out` and open it; only open it if it is already there from the same source.
@@ -50,15 +46,13 @@ def convert(
     Parameters
     ----------
     source
-        Folder or multi-page TIFF (see `readers`), or a finished store, which is opened as it is.
+        Whatever a reader knows (see `readers`), or a finished store, which is opened as it is.
     out
-        The store to make.
-    annotations
-        False: frames without masks are what is wanted (prediction); masks found are kept, nothing is split.
-    pixel_size_um, frame_interval_s
-        Micrometres per pixel, seconds per frame; None: as ImageJ or OME metadata of the files say, else unknown.
-    split_by
-        "auto", "field", "time" or a group key; see `splits.split`.
+        The store to make: a folder, or s3://bucket/name.
+    settings
+        What is said about the source; by default nothing.
+    ome_zarr
+        "0.5", or "0.4" for programs that do not read Zarr version 3.
     progress
         Called as (frames done, frames in all, name of the field).
 
@@ -67,120 +61,59 @@ def convert(
     BadInput
         Anything wrong with the source, or `out` holds something else. Nothing is left on disk.
     """
-    source, out = Path(source), Path(out)
-    if source.is_dir() and is_store(source):
+    source, out, settings = located(source), located(out), settings or Settings()
+    if is_store(source):
         return Dataset.open(source)
-    options: dict[str, Any] = {"annotations": annotations, "pixel_size_um": pixel_size_um}
-    options |= {"frame_interval_s": frame_interval_s, "split_by": split_by}
-    _check_sizes(options)
-    found = readers.find(source)
-    origin = {"path": str(source), "reader": found.reader, "files": _fingerprint(found, source), "options": options}
-    if out.exists():
+    if not isinstance(source, Path):
+        raise BadInput(f"{source}: no finished data set; copy the images to this machine and convert them from there")
+    intake = take_in(source, settings)
+    origin = {
+        "path": str(source),
+        "reader": intake.found.reader,
+        "files": _fingerprint(intake.found, source),
+        "options": settings.as_facts() | {"ome_zarr": ome_zarr},
+    }
+    if is_taken(out):
         return _same(out, origin)
-    surveys = [survey(raw) for raw in found.fields]
-    _check_set(source, surveys, annotations)
-    fields = [_describe(one, options, found.facts) for one in surveys]
-    splits = splitting.split(fields, split_by) if annotations else splitting.unsplit()
     with building(out) as partial:
-        writer = Writer(partial)
-        show = _counted(progress, sum(field.n_frames for field in fields))
-        written = [_write_field(writer, one, field, show) for one, field in zip(surveys, fields, strict=True)]
-        _finish(writer, found, written, splits, origin)
+        writer = Writer(partial, ome_zarr)
+        count = _counted(progress, intake.n_frames)
+        pairs = zip(intake.surveys, intake.fields, strict=True)
+        measured = [_write_field(writer, one, field, count) for one, field in pairs]
+        _finish(writer, intake, measured, origin)
     return Dataset.open(out)
 
 
-def _write_field(writer: Writer, survey: Survey, field: Field, show: Callable[[str], None]) -> Written:
+def _write_field(writer: Writer, survey: Survey, field: Field, count: Callable[[str], None]) -> Measured:
     """Write a field frame by frame, measuring each on the way."""
     image, truth = writer.field(field)
-    percentiles, digests = [], []
-    areas: list[NDArray[np.int64]] = []
-    lengths: list[NDArray[np.int64]] = []
-    before, shared, stayed, grey = None, 0, 0, False
-    for at, frame in enumerate(survey.frames()):
-        digests.append(writer.frame(image, at, frame.image))
-        percentiles.append(normalise.percentiles(frame.image))
-        grey |= frame.grey
-        if frame.labels is None:
-            areas.append(np.zeros(0, np.int64))
-        else:
+
+    def keep(at: int, frame: Frame) -> None:
+        writer.frame(image, at, frame.image)
+        if frame.labels is not None:
             writer.frame(truth, at, frame.labels)
-            areas.append(np.unique_counts(frame.labels[frame.labels > 0]).counts)
-            lengths.append(masks.lengths(frame.labels))
-            common, same = (0, 0) if before is None else masks.kept(before, frame.labels)
-            shared, stayed, before = shared + common, stayed + same, frame.labels
-        show(field.name)
-    tracked = field.tracked or (field.annotation == masks.LABELS and masks.follow_cells(shared, stayed))
-    limits = tuple(tuple((float(low), float(high)) for low, _, high in one) for one in percentiles)
-    field = replace(field, cells=tuple(map(len, areas)), percentiles=limits, tracked=tracked)
-    nothing = np.zeros(0, np.int64)
-    return Written(field, percentiles, np.concatenate(areas), np.concatenate([nothing, *lengths]), grey, digests)
+        count(field.name)
+
+    return measure_field(survey, field, keep)
 
 
-def _finish(
-    writer: Writer, found: readers.Found, written: list[Written], splits: Splits, origin: dict[str, Any]
-) -> None:
-    """Write what is known of all fields together: split, normalisation, recommendation, warnings."""
-    warnings = [*found.warnings, *facts.warnings(written, origin["options"]["annotations"]), *splits.warnings]
-    source = Path(origin["path"]).resolve()
+def _finish(writer: Writer, intake: Intake, measured: list[Measured], origin: dict[str, Any]) -> None:
+    """Write what is known of all fields together: split, normalisation, recommendation, fingerprint, warnings."""
+    source = intake.source.resolve()
     writer.finish(
-        fields=[one.field for one in written],
-        splits=splits,
-        normalisation=facts.normalisation(written, splits),
+        fields=[one.field for one in measured],
+        splits=intake.splits,
+        normalisation=facts.normalisation(measured, intake.splits, intake.settings.normalise),
         facts={
             "name": source.stem if source.is_file() else source.name,
-            "synthetic": bool(found.facts.get("synthetic")),
-            "warnings": warnings,
-            "recommended": facts.recommend(written, splits),
+            "synthetic": bool(intake.found.facts.get("synthetic")),
+            **facts.of_set(intake, measured),
+            "folds": [splits_as_facts(fold) for fold in intake.folds],
+            "lineage": {one.raw.name: one.raw.lineage for one in intake.surveys if one.raw.lineage},
             "source": origin,
             "provenance": provenance(),
         },
     )
-
-
-def _describe(survey: Survey, options: dict[str, Any], marker: dict[str, Any]) -> Field:
-    """Return what is known of a field before its pixels are read; `cells` are then the values in each mask."""
-    plane = survey.plane
-    return Field(
-        name=survey.raw.name,
-        slug=slug(survey.raw.name),
-        n_frames=len(survey.sources),
-        channels=tuple(f"channel_{i + 1}" for i in range(plane.channels)),
-        shape=plane.shape,
-        dtype=survey.dtype,
-        pixel_size_um=options["pixel_size_um"] or survey.scale("pixel_size_um"),
-        frame_interval_s=options["frame_interval_s"] or survey.scale("frame_interval_s"),
-        groups=dict(survey.raw.groups),
-        annotated=survey.annotated,
-        cells=survey.drawn,
-        sources=survey.sources,
-        percentiles=(),
-        tracked=bool(marker.get("tracked")),
-        annotation=survey.annotation,
-    )
-
-
-def _check_sizes(options: dict[str, Any]) -> None:
-    for name in ("pixel_size_um", "frame_interval_s"):
-        value = options[name]
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise BadInput(f"{name}: {value} is not a positive number; give it in its unit, or leave it out if unknown")
-
-
-def _check_set(source: Path, surveys: Sequence[Survey], annotations: bool) -> None:
-    """Refuse a set that no store can be made from."""
-    channels = {one.plane.channels: one.raw.files[0].image for one in surveys}
-    if len(channels) > 1:
-        (few, a), (many, b) = sorted(channels.items())[:2]
-        raise BadInput(f"{b}: {many} channels, {a.name} has {few}; export the same channels everywhere")
-    slugs: dict[str, str] = {}
-    for one in surveys:
-        other = slugs.setdefault(slug(one.raw.name).lower(), one.raw.name)
-        if other != one.raw.name:
-            raise BadInput(f"{source}: fields {other!r} and {one.raw.name!r} are the same as file names; rename one")
-    if annotations and not any(any(one.annotated) for one in surveys):
-        raise BadInput(f"{source}: no masks at all; add label images in masks/, named like their images")
-    if annotations and not any(one.values for one in surveys):
-        raise BadInput(f"{source}: all masks are empty; annotate some cells")
 
 
 def _same(out: Path, origin: dict[str, Any]) -> Dataset:
@@ -190,8 +123,8 @@ def _same(out: Path, origin: dict[str, Any]) -> Dataset:
     if made["files"] != origin["files"]:
         raise BadInput(f"{out}: holds another data set ({made['path']}, or before it changed); choose another name")
     for name, value in origin["options"].items():
-        if made["options"][name] != value:
-            was = made["options"][name]
+        if made["options"].get(name) != value:
+            was = made["options"].get(name)
             raise BadInput(f"{out}: was converted with {name}={was}, not {value}; choose another name or remove it")
     return dataset
 
@@ -202,8 +135,12 @@ def _fingerprint(found: readers.Found, source: Path) -> str:
     for path in found.paths():
         if any("\udc80" <= letter <= "\udcff" for letter in str(path)):
             raise BadInput(f"{str(path)!r}: the name is not UTF-8 text; rename the file")
-    lines = [f"{path.relative_to(root).as_posix()} {sha256(path)}" for path in found.paths()]
+    lines = [f"{_relative(path, root)} {sha256(path)}" for path in found.paths()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def summary(dataset: Dataset) -> str:
@@ -212,8 +149,10 @@ def summary(dataset: Dataset) -> str:
     sizes = sorted({f"{f.shape[0]} x {f.shape[1]} px {f.dtype}{_pixel(f)}" for f in fields})
     frames = sum(f.n_frames for f in fields)
     kinds = ", ".join(sorted({f.annotation for f in fields}))
+    source = dataset.facts["source"]
     lines = [
         f"{dataset.path}: {len(fields)} field{'s' * (len(fields) > 1)}, {frames} frames, {facts.some(sizes)}",
+        f"  read as {source['reader']}, written as OME-Zarr {dataset.ome_zarr}",
         f"  {kinds}: {sum(sum(f.cells) for f in fields)} cells; recommended crop {dataset.recommended['crop']} px",
     ]
     if dataset.splits.unit != "none":
@@ -223,57 +162,91 @@ def summary(dataset: Dataset) -> str:
 
 
 def _pixel(field: Field) -> str:
-    return f" of {field.pixel_size_um:g} um" if field.pixel_size_um else ""
+    return f" of {field.pixel_size_um:g} um" if field.pixel_size_um else ", pixel size unknown"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
-    text = "Convert a folder of microscope images and masks into dataset.zarr (OME-Zarr 0.5)."
+    text = "Convert microscope images and their annotation into dataset.zarr (OME-Zarr)."
     example = "example: python -m data_io.convert ../shared/data/yeast_phase_movie yeast.zarr --pixel-size 0.16"
     parser = argparse.ArgumentParser("python -m data_io.convert", description=text, epilog=example)
-    parser.add_argument("source", type=Path, help="folder of TIFF or PNG frames and masks, or a multi-page TIFF")
-    parser.add_argument("out", type=Path, help="the store to make, such as dataset.zarr")
-    parser.add_argument("--no-masks", action="store_true", help="frames without annotation, for prediction only")
-    parser.add_argument("--pixel-size", type=float, metavar="UM", help="micrometres per pixel (default: as files say)")
-    parser.add_argument("--frame-interval", type=float, metavar="S", help="seconds per frame (default: as files say)")
-    parser.add_argument("--split-by", default="auto", metavar="WHAT", help="auto, field, time or a group such as well")
+    parser.add_argument("source", help="folder of frames and masks, movie file, Gen5 export, OME-Zarr ...")
+    parser.add_argument("out", help="the store to make, such as dataset.zarr or s3://bucket/dataset.zarr")
+    parser.add_argument("--ome-zarr", default=ngff.DEFAULT, metavar="V", help="0.5 (default) or 0.4")
+    add_options(parser)
     given = parser.parse_args(argv)
-    finished = given.out.exists()
-    dataset = convert(
-        given.source,
-        given.out,
+    finished = is_taken(located(given.out))
+    dataset = convert(given.source, given.out, settings_of(given), ome_zarr=given.ome_zarr, progress=_show)
+    if finished or str(dataset.path) != str(located(given.out)):
+        print("already converted, nothing to do")
+    print(summary(dataset))
+    return DONE
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a source holds and how it is split."""
+    add = parser.add_argument
+    add("--no-masks", action="store_true", help="frames without annotation, for prediction only")
+    add("--pixel-size", type=float, metavar="UM", help="micrometres per pixel (default: as files say)")
+    add("--frame-interval", type=float, metavar="S", help="seconds per frame (default: as files say)")
+    add("--split-by", default="auto", metavar="WHAT", help="auto, field, time or a group such as well or patient")
+    add("--folds", type=int, default=0, metavar="K", help="store K-fold splits over groups as well (3 or more)")
+    add("--split-touching", action="store_true", help="binary masks: tell touching cells apart by a watershed")
+    add("--normalise", default="frame", choices=NORMALISATIONS, help="grey values by frame (default) or by data set")
+    add("--reader", default="auto", metavar="NAME", help=f"auto (default), {', '.join(readers.READERS)}")
+    add("--z", metavar="HOW", help="stacks in depth: max, mean, focus or the number of a plane, from 0")
+    add("--channels", default="", metavar="A,B", help="names or numbers (from 0) of the channels to keep")
+    add("--truth", default="auto", metavar="WHICH", help="Cell Tracking Challenge: gold or silver (default: auto)")
+    add("--labels", metavar="NAME", help="OME-Zarr: which label image is the annotation")
+    add("--tiles", metavar="RxC", help="each image is a mosaic of R rows and C columns of tiles, each a field")
+
+
+def settings_of(given: argparse.Namespace) -> Settings:
+    """Return what the options of `add_options` say."""
+    reading = Options(
+        reader=given.reader,
+        z=given.z,
+        channels=tuple(one.strip() for one in given.channels.split(",") if one.strip()),
+        truth=given.truth,
+        labels=given.labels,
+        tiles=_tiles(given.tiles),
+    )
+    return Settings(
         annotations=not given.no_masks,
         pixel_size_um=given.pixel_size,
         frame_interval_s=given.frame_interval,
         split_by=given.split_by,
-        progress=_show,
+        folds=given.folds,
+        split_touching=given.split_touching,
+        normalise=given.normalise,
+        reading=reading,
     )
-    if finished or dataset.path != given.out:
-        print("already converted, nothing to do")
-    print(summary(dataset))
-    return DONE
+
+
+def _tiles(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    rows, _, columns = text.lower().partition("x")
+    if not (rows.isdigit() and columns.isdigit() and int(rows) and int(columns)):
+        raise BadInput(f"--tiles {text}: give rows and columns, such as 3x4")
+    return int(rows), int(columns)
 
 
 def _counted(progress: Progress | None, total: int) -> Callable[[str], None]:
     """Return a function that counts the frames of all fields and reports each."""
     done = 0
 
-    def show(field: str) -> None:
+    def count(field: str) -> None:
         nonlocal done
         done += 1
         if progress is not None:
             progress(done, total, field)
 
-    return show
+    return count
 
 
 def _show(done: int, total: int, field: str) -> None:
-    """Show progress: one line that renews itself on a terminal, a line every tenth in a log."""
-    line = f"converting {done}/{total} frames ({field})"
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{line}", end="" if done < total else "\n", file=sys.stderr, flush=True)
-    elif done == total or done % max(1, total // 10) == 0:
-        print(line, file=sys.stderr, flush=True)
+    show("converting", done, total, f"frames ({field})")
 
 
 if __name__ == "__main__":

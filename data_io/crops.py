@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from data_io.augment import Augmentation
     from data_io.store import Dataset
+    from data_io.stream import FrameStream
 
 INDEX = "index.json"
 FILES = ("pixels.npy", "drawn.npy", "cells.npy")
@@ -59,14 +61,36 @@ class FrameBank:
         BadInput
             No frames, or one of them is not annotated.
         """
+        return cls.build_all([dataset], [refs], cache_dir)
+
+    @classmethod
+    def build_all(
+        cls, datasets: Sequence[Dataset], refs: Sequence[Sequence[FrameRef]], cache_dir: Path | str
+    ) -> FrameBank:
+        """Decode annotated frames of several data sets, as `build` does those of one.
+
+        Raises
+        ------
+        BadInput
+            No frames, one of them is not annotated, or the data sets have different numbers of channels.
+        """
         cache_dir = Path(cache_dir)
-        wanted = {"content_hash": dataset.content_hash, "refs": [[ref.field, ref.frame] for ref in refs]}
-        if not refs:
-            raise BadInput(f"{dataset.path}: no frames to train on; annotate some frames")
+        every = [(dataset, ref) for dataset, own in zip(datasets, refs, strict=True) for ref in own]
+        if not every:
+            raise BadInput(f"{datasets[0].path}: no frames to train on; annotate some frames")
+        if len({dataset.channels for dataset in datasets}) > 1:
+            raise BadInput(
+                f"{datasets[1].path}: another number of channels than {datasets[0].path}; choose with channels"
+            )
+        wanted = {
+            "content": [dataset.content_hash for dataset in datasets],
+            "refs": [[ref.field, ref.frame] for _, ref in every],
+            "frames": [len(own) for own in refs],
+        }
         if not _holds(cache_dir, wanted):
             try:
                 with building(cache_dir) as partial:
-                    _decode(dataset, refs, partial, wanted)
+                    _decode(every, partial, wanted)
                     if not _holds(cache_dir, wanted):
                         shutil.rmtree(cache_dir, ignore_errors=True)
             except OSError:  # another process was faster with the same frames: theirs will do
@@ -93,6 +117,16 @@ class FrameBank:
     def labels(self, i: int) -> NDArray[np.int32]:
         """Return the labels of frame i as a read-only view: `(Y, X)` int32."""
         return self._labels[i]
+
+    def crops(
+        self, *, seed: int, epoch: int, n: int, size: int, batch: int, foreground: float,
+        worker: int = 0, workers: int = 1, first: int = 0,
+    ) -> Iterator[tuple[int, Crops]]:  # fmt: skip
+        """Yield (k, crops of batch k) of an epoch for every batch of this worker from `first` on."""
+        order = plan(self, seed=seed, epoch=epoch, n=n, size=size, foreground=foreground)
+        for k in range(first, n // batch):
+            if k % workers == worker:
+                yield k, cut(self, order[k * batch : (k + 1) * batch], size)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as a path: it maps the same files instead of getting a copy."""
@@ -134,7 +168,18 @@ def plan(bank: FrameBank, *, seed: int, epoch: int, n: int, size: int, foregroun
     rng = np.random.default_rng([seed, epoch, n, size])
     area = np.cumsum([y * x for y, x in bank.shapes], dtype=np.float64)
     frames = np.searchsorted(area / area[-1], (np.arange(n) + rng.random()) / n, side="right")
-    frames = rng.permutation(np.minimum(frames, len(bank) - 1))
+    return lay(bank, rng.permutation(np.minimum(frames, len(bank) - 1)), rng, size, foreground)
+
+
+def lay(
+    bank: FrameBank | FrameStream,
+    frames: NDArray[np.integer],
+    rng: np.random.Generator,
+    size: int,
+    foreground: float,
+) -> NDArray[np.int64]:
+    """Return `(n, 3)` int64: the given frames `(n,)`, each with the corner (y, x) of a crop laid in it at random."""
+    n = len(frames)
     room = np.maximum(np.array(bank.shapes)[frames] - size, 0)
     corners = np.floor(rng.random((n, 2)) * (room + 1)).astype(np.int64)
     around = rng.random(n) < foreground
@@ -166,15 +211,19 @@ def cut(bank: FrameBank, plan: NDArray[np.integer], size: int) -> Crops:
 
 
 def batches(
-    bank: FrameBank, *, seed: int, epoch: int, n: int, size: int, batch: int, strength: float, foreground: float = 0.7
-) -> Iterator[Crops]:
+    bank: FrameBank | FrameStream, *, seed: int, epoch: int, n: int, size: int, batch: int,
+    strength: float | Augmentation, foreground: float = 0.7, worker: int = 0, workers: int = 1, first: int = 0,
+) -> Iterator[Crops]:  # fmt: skip
     """Yield an epoch of `n` augmented crops in batches; an incomplete last batch is dropped.
 
-    The k-th batch is a pure function of the arguments, whoever asks for it and after whatever interruption.
+    Worker w of W gets the batches w, w + W, ... from `first` on. The k-th batch is a pure function of seed, epoch, n,
+    size, batch, strength and foreground, whoever asks for it and after whatever interruption.
     """
-    order = plan(bank, seed=seed, epoch=epoch, n=n, size=size, foreground=foreground)
-    for k in range(n // batch):
-        images, labels = cut(bank, order[k * batch : (k + 1) * batch], size)
+    cut_crops = bank.crops(
+        seed=seed, epoch=epoch, n=n, size=size, batch=batch, foreground=foreground,
+        worker=worker, workers=workers, first=first,
+    )  # fmt: skip
+    for k, (images, labels) in cut_crops:
         yield augment(images, labels, np.random.default_rng([seed, epoch, k]), strength)
 
 
@@ -192,27 +241,27 @@ def _steps(length: int, size: int) -> list[int]:
     return [round(step) for step in np.linspace(0, max(0, length - size), n)]
 
 
-def _decode(dataset: Dataset, refs: Sequence[FrameRef], folder: Path, wanted: dict[str, Any]) -> None:
+def _decode(every: Sequence[tuple[Dataset, FrameRef]], folder: Path, wanted: dict[str, Any]) -> None:
     """Write the files of a bank, each frame decoded by one Dask task; the index is written last."""
     from dask.base import compute
     from dask.delayed import delayed
 
     folder.mkdir()
-    shapes = [dataset.fields[ref.field].shape for ref in refs]
-    channels = len(dataset.fields[refs[0].field].channels)
+    shapes = [dataset.fields[ref.field].shape for dataset, ref in every]
+    channels = every[0][0].channels
     starts = [0, *np.cumsum([y * x for y, x in shapes]).tolist()]
     memmap = np.lib.format.open_memmap
     pixels = memmap(folder / "pixels.npy", "w+", np.dtype(np.float32), (channels * starts[-1],))
     drawn = memmap(folder / "drawn.npy", "w+", np.dtype(np.int32), (starts[-1],))
 
-    def decode(i: int, ref: FrameRef) -> NDArray[np.int32]:
+    def decode(i: int, dataset: Dataset, ref: FrameRef) -> NDArray[np.int32]:
         labels = dataset.labels(ref)
         drawn[starts[i] : starts[i + 1]] = labels.ravel()
         pixels[channels * starts[i] : channels * starts[i + 1]] = dataset.normalised(ref).ravel()
-        middles = _middles(labels)
-        return np.column_stack([np.full(len(middles), i, np.int32), middles])
+        found = middles(labels)
+        return np.column_stack([np.full(len(found), i, np.int32), found])
 
-    tasks = [delayed(decode)(i, ref) for i, ref in enumerate(refs)]
+    tasks = [delayed(decode)(i, dataset, ref) for i, (dataset, ref) in enumerate(every)]
     cells = compute(*tasks, scheduler="threads")  # type: ignore[no-untyped-call]  # dask is untyped
     np.save(folder / "cells.npy", np.concatenate(cells))
     pixels.flush()
@@ -220,7 +269,7 @@ def _decode(dataset: Dataset, refs: Sequence[FrameRef], folder: Path, wanted: di
     write_json(folder / INDEX, wanted | {"shapes": shapes, "channels": channels})
 
 
-def _middles(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+def middles(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return `(N, 2)` int32: the mean y and x of each cell."""
     y, x = np.nonzero(labels)
     present, which, area = np.unique(labels[y, x], return_inverse=True, return_counts=True)

@@ -49,17 +49,24 @@ def write_json(path: Path | str, value: Any) -> None:
 def building(out: Path) -> Iterator[Path]:
     """Give a path beside `out` to build a folder at; it takes the name `out` on success and vanishes on failure.
 
-    What a killed process of this machine left behind is removed first.
+    What a killed process of this machine left behind is removed first. On s3://, where nothing can be renamed, the
+    path is `out` itself; see `integrity.in_place`.
 
     Raises
     ------
     OSError
         Something has taken the name meanwhile.
     """
+    if not isinstance(out, Path):
+        from data_io.integrity import in_place
+
+        with in_place(out) as place:
+            yield place
+        return
     out.parent.mkdir(parents=True, exist_ok=True)
     mine = f".{out.name}.{slug(socket.gethostname())}."
     for stale in out.parent.glob(f"{glob.escape(mine)}*.partial"):
-        if not _alive(int(stale.name.removeprefix(mine).removesuffix(".partial"))):
+        if not is_alive(int(stale.name.removeprefix(mine).removesuffix(".partial"))):
             shutil.rmtree(stale, ignore_errors=True)
     partial = out.parent / f"{mine}{os.getpid()}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -92,7 +99,8 @@ def slug(text: str) -> str:
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".lstrip("-")
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Say whether a process of this machine runs."""
     try:
         os.kill(pid, 0)
     except OSError as fault:

@@ -1,16 +1,22 @@
-"""One TIFF or PNG file to one `(T, C, Y, X)` array; a file that cannot be trusted is refused in a line."""
+"""One TIFF or PNG file to frames `(C, Y, X)`; a file that cannot be trusted is refused in a line.
+
+What a stack means: an axis that OME or tifffile calls Z is depth, and so are the slices of an ImageJ hyperstack that
+also has time; depth is projected or chosen as `Options.z` says, and refused without it. Any other lone stack axis is
+time: the pages of a TIFF, the slices of an ImageJ stack, more than four unnamed channels (ImageJ calls any unnamed
+axis a channel). When `Options.z` is given, a lone axis that is not called time is depth.
+"""
 
 from __future__ import annotations
 
-import logging
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_io import calibration
+from data_io import calibration, depth
+from data_io.damage import refusing
 from data_io.errors import BadInput
+from data_io.paged import PNG, Paged, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,19 +25,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TIFF = (".tif", ".tiff")
-PNG = (".png",)
 MAX_PIXELS = 2**28
 """A larger plane is taken for a decompression bomb."""
+BOMB_BYTES, BOMB_RATIO = 2**27, 200
+"""So is a plane of this size in a file that is so many times smaller."""
 MAX_CHANNELS = 4
-"""More planes than this on a channel axis are time points: ImageJ calls any unnamed stack axis a channel."""
+"""More planes than this on an axis of unnamed channels are time points."""
 GREY = "colour turned to grey (mean of red, green and blue)"
 _STORED = {"b": "uint8", "u1": "uint8", "i1": "uint8", "u2": "uint16", "i2": "uint16", "f": "float32"}
-_DAMAGE = ("corrupted", "invalid page offset", "failed to reshape")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to make of the depth and channels of a file."""
+
+    z: str | None = None
+    """max, mean, focus (the plane in best focus) or the number of the plane, from 0; None: there is no depth."""
+    channels: tuple[str, ...] = ()
+    """Names or numbers (from 0) of the channels to keep, in this order; all when empty."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """What a file says of itself before it is decoded."""
+    """What a file says of itself before it is decoded, as it will be read."""
 
     frames: int
     channels: int
@@ -42,76 +58,125 @@ class Plane:
     """Micrometres per pixel, where ImageJ or OME metadata say it, with a unit and the same in Y and X."""
     frame_interval_s: float | None = None
     """Seconds per frame, likewise."""
+    channel_names: tuple[str, ...] = ()
+    """As OME or ImageJ metadata name all of them, else empty."""
+    depth: int = 1
+    """Planes in depth from which each frame is made."""
+    notes: tuple[str, ...] = ()
+    """What was taken for granted, for the warnings of the data set."""
 
 
-@dataclass(frozen=True)
-class Raw:
-    """A decoded file: its pixels in the file's own dtype and what each axis means.
-
-    `axes` has one letter per axis: Y, X, S (colour samples), C (channels), and others for time or depth.
-    """
-
-    pixels: NDArray[Any]
-    axes: str
-    lossy: bool = False
+NO_CHOICE = Options()
 
 
-def header(path: Path) -> Plane:
-    """Return frames, channels, size and stored dtype of a file without decoding it."""
-    with _refusing(path):
-        png = _is_png(path)
-        shape, axes, dtype = _png_header(path) if png else _tiff_header(path)
-        scale = (None, None) if png else calibration.of_tiff(path)
-    frames, channels = _counts(path, dict(zip(axes, shape, strict=True)))
-    size = dict(zip(axes, shape, strict=True))
-    return Plane(frames, channels, (size["Y"], size["X"]), _stored(dtype), *scale)
-
-
-def read(path: Path) -> tuple[NDArray[Any], str | None]:
-    """Return an image file as `(T, C, Y, X)` in its stored dtype, and a note if its colour was turned to grey.
+def header(path: Path, options: Options = NO_CHOICE) -> Plane:
+    """Return frames, channels, size and stored dtype of a file without decoding it.
 
     Raises
     ------
     BadInput
-        Unreadable, cut or mislabelled file; NaN, infinite or negative integer values; a see-through image; a z-stack
-        over time; a plane of more than 2**28 pixels.
+        Not an image as far as its header shows, or one whose depth or channels need a choice.
     """
-    raw = decode(path)
-    pixels, note = _grey(path, raw)
-    stack = as_stack(path, Raw(pixels, raw.axes.replace("S", "")))
-    return _checked(path, stack).astype(_stored(stack.dtype), copy=False), note
+    with opened(path) as paged:
+        named, note = _named(path, paged, options)
+    _refuse_colours(path, paged)
+    sizes = named.sizes
+    depth.check(path, sizes.get("Z", 1), options.z)
+    channels = _channels(path, named, options)
+    with refusing(path):
+        scale = (None, None) if path.suffix.lower() in PNG else calibration.of_tiff(path)
+    return Plane(
+        sizes.get("T", 1),
+        len(channels),
+        (sizes["Y"], sizes["X"]),
+        stored_dtype(paged.dtype),
+        *scale,
+        channel_names=tuple(named.channel_names[at] for at in channels) if named.channel_names else (),
+        depth=sizes.get("Z", 1),
+        notes=(f"{path}: {note}",) if note else (),
+    )
 
 
-def decode(path: Path, *, indexed: bool = False) -> Raw:
-    """Return a file's own pixels; a PNG palette gives its colours, or its indices when `indexed`."""
-    header(path)
-    with _refusing(path):
-        return _decode_png(path, indexed) if _is_png(path) else _decode_tiff(path)
+def frames(path: Path, options: Options = NO_CHOICE) -> Iterator[tuple[NDArray[Any], str | None]]:
+    """Yield each frame of a file as `(C, Y, X)` in its stored dtype, and a note if its colour was turned to grey.
+
+    One frame is in memory at a time.
+
+    Raises
+    ------
+    BadInput
+        Unreadable, cut or mislabelled file; NaN, infinite or negative integer values; transparency or a table of
+        colours; several planes in depth and no choice made; a plane of more than 2**28 pixels.
+    """
+    header(path, options)
+    chosen = "0" if options.z is not None and options.z.isdigit() else options.z
+    for pixels in raw(path, options):
+        grey, note = _grey(pixels)
+        checked = _checked(path, grey)
+        yield depth.flatten(checked.astype(stored_dtype(checked.dtype), copy=False), chosen), note
 
 
-def as_stack(path: Path, raw: Raw) -> NDArray[Any]:
-    """Return `(T, C, Y, X)` pixels: a lone stack axis is time."""
-    sizes = dict(zip(raw.axes, raw.pixels.shape, strict=True))
-    frames, channels = _counts(path, sizes)
-    order = [axis for axis in raw.axes if axis not in "CYX"] + [axis for axis in "CYX" if axis in raw.axes]
-    moved = raw.pixels.transpose([raw.axes.index(axis) for axis in order])
-    return moved.reshape(frames, channels, sizes["Y"], sizes["X"])
+def read(path: Path, options: Options = NO_CHOICE) -> tuple[NDArray[Any], str | None]:
+    """Return all frames of a file as `(T, C, Y, X)`, and the note of `frames`, whose errors it raises."""
+    found = list(frames(path, options))
+    notes = [note for _, note in found if note]
+    return np.stack([frame for frame, _ in found]), notes[0] if notes else None
 
 
-def _counts(path: Path, sizes: dict[str, int]) -> tuple[int, int]:
-    """Return the number of frames and channels; the lone stack axis of a file is time, whatever it is called."""
-    stack = {axis: n for axis, n in sizes.items() if axis not in "YXSC" and n > 1}
-    channels = sizes.get("C", 1)
-    if len(stack) > 1:
-        named = " x ".join(f"{n} {axis}" for axis, n in stack.items())
-        raise BadInput(f"{path}: a stack of {named} planes; choose or project one depth first, one file per movie")
-    if "Y" not in sizes or "X" not in sizes or sizes["Y"] * sizes["X"] == 0:
+def raw(path: Path, options: Options = NO_CHOICE) -> Iterator[NDArray[Any]]:
+    """Yield the pixels of each frame as they are, `(C, Z, Y, X, S)` with S colour samples.
+
+    Channels are those asked for; depth is not projected, but `Options.z` may choose one plane. Of a palette the places
+    in its table are read, not the colours.
+    """
+    with opened(path) as paged:
+        named, _ = _named(path, paged, options)
+        picked = {"C": _channels(path, named, options)}
+        if "Z" in named.sizes and options.z is not None and options.z.isdigit():
+            picked["Z"] = [int(options.z)]
+        for frame in range(named.sizes.get("T", 1)):
+            with refusing(path):
+                pixels = named.take(picked | {"T": [frame]})
+            yield pixels
+
+
+def _named(path: Path, paged: Paged, options: Options) -> tuple[Paged, str]:
+    """Return the file with its stack axes called T and Z, and what was taken for granted in doing so."""
+    sizes = paged.sizes
+    if sizes.get("Y", 0) * sizes.get("X", 0) == 0:
         raise BadInput(f"{path}: holds no image plane; export it again as TIFF or PNG")
-    if sizes["Y"] * sizes["X"] > MAX_PIXELS:
+    _refuse_bombs(path, paged)
+    stack = {axis: n for axis, n in sizes.items() if axis not in "YXSC" and n > 1}
+    if not stack and sizes.get("C", 1) > MAX_CHANNELS and not paged.channel_names and not options.channels:
+        stack = {"C": sizes["C"]}
+    others = {axis: n for axis, n in stack.items() if axis not in "TZ"}
+    if len(others) > 1 or (others and {"T", "Z"} <= stack.keys()):
+        told = " x ".join(f"{n} {axis}" for axis, n in stack.items())
+        raise BadInput(f"{path}: a stack of {told} planes; export one movie per file, with its axes named T, Z and C")
+    for axis, n in others.items():
+        if "T" in stack or (options.z is not None and "Z" not in stack):
+            return paged.swap(axis, "Z"), ""
+        return paged.swap(axis, "T"), f"its {n} pages are read as time; if they are depth, say so with --z"
+    if stack.keys() == {"Z"} and paged.kind == "imagej" and options.z is None:
+        return paged.swap("Z", "T"), f"its {stack['Z']} slices are read as time; if they are depth, say so with --z"
+    return paged, ""
+
+
+def _refuse_bombs(path: Path, paged: Paged) -> None:
+    sizes, bytes_of_file = paged.sizes, path.stat().st_size
+    pixels = sizes["Y"] * sizes["X"]
+    if pixels > MAX_PIXELS:
         raise BadInput(f"{path}: {sizes['Y']} x {sizes['X']} pixels in one plane; cut it into tiles first")
-    if not stack and channels > MAX_CHANNELS:
-        return channels, 1
-    return next(iter(stack.values()), 1), channels
+    plane = pixels * sizes.get("S", 1) * paged.dtype.itemsize
+    if plane >= BOMB_BYTES and plane > BOMB_RATIO * bytes_of_file:
+        told = f"a plane of {plane >> 20} MiB in a file of {bytes_of_file >> 10} KiB"
+        raise BadInput(f"{path}: {told}, as in a decompression bomb; save it without compression if it is real")
+
+
+def _channels(path: Path, named: Paged, options: Options) -> list[int]:
+    """Return the places of the channels to keep."""
+    names = named.channel_names or tuple(f"channel_{at + 1}" for at in range(named.sizes.get("C", 1)))
+    return depth.choose(path, names, options.channels)
 
 
 def _checked(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
@@ -124,121 +189,34 @@ def _checked(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
     return pixels
 
 
-def _grey(path: Path, raw: Raw) -> tuple[NDArray[Any], str | None]:
-    """Drop the colour axis: an opaque alpha is dropped, equal colours give one of them, others their mean."""
-    if "S" not in raw.axes:
-        return raw.pixels, None
-    samples = np.moveaxis(raw.pixels, raw.axes.index("S"), 0)
-    if len(samples) in (2, 4):
-        if (samples[-1] != samples[-1].flat[0]).any():
-            raise BadInput(f"{path}: partly see-through (alpha channel); export without transparency")
-        samples = samples[:-1]
+def _refuse_colours(path: Path, paged: Paged) -> None:
+    if paged.palette:
+        raise BadInput(f"{path}: pixels from a table of colours (palette), not grey values; export the raw grey values")
+    if paged.sizes.get("S", 1) not in (1, 3):
+        count = paged.sizes["S"]
+        raise BadInput(f"{path}: {count} values per pixel, as with transparency (RGBA); export the raw grey values")
+
+
+def _grey(pixels: NDArray[Any]) -> tuple[NDArray[Any], str | None]:
+    """Drop the last axis, of colours: equal ones give one of them, others their mean."""
+    samples = np.moveaxis(pixels, -1, 0)
     if all(np.array_equal(samples[0], other) for other in samples[1:]):
         return samples[0], None
     mean = samples.mean(axis=0)
-    return (mean if raw.pixels.dtype.kind == "f" else np.rint(mean)).astype(raw.pixels.dtype), GREY
+    return (mean if pixels.dtype.kind == "f" else np.rint(mean)).astype(pixels.dtype), GREY
 
 
-def _stored(dtype: np.dtype[Any]) -> str:
+def stored(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return grey values in the dtype they are stored in.
+
+    Raises
+    ------
+    BadInput
+        NaN, infinite or negative integer values, or beyond 32 bit.
+    """
+    return _checked(path, pixels).astype(stored_dtype(pixels.dtype), copy=False)
+
+
+def stored_dtype(dtype: np.dtype[Any]) -> str:
+    """Return the name of the dtype that grey values of `dtype` are stored in."""
     return _STORED.get(f"{dtype.kind}{dtype.itemsize}") or _STORED.get(dtype.kind) or "uint32"
-
-
-def _is_png(path: Path) -> bool:
-    """Say whether the file is a PNG: its first bytes decide, and must agree with its name."""
-    start = _start(path)[:8]
-    if not start:
-        raise BadInput(f"{path}: empty file (0 bytes); copy or export it again")
-    png = start == b"\x89PNG\r\n\x1a\n"
-    if not png and start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        raise BadInput(f"{path}: neither TIFF nor PNG inside, whatever its name says; export it again as TIFF or PNG")
-    if png != (path.suffix.lower() in PNG):
-        raise BadInput(f"{path}: is a {'PNG' if png else 'TIFF'} inside; rename it")
-    return png
-
-
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(26)
-
-
-def _png_header(path: Path) -> tuple[tuple[int, ...], str, np.dtype[Any]]:
-    start = _start(path)
-    if len(start) < 26:
-        raise EOFError("cut within its header")
-    width, height = (int.from_bytes(start[at : at + 4], "big") for at in (16, 20))
-    return (height, width), "YX", np.dtype("uint16" if start[24] == 16 else "uint8")
-
-
-def _decode_png(path: Path, indexed: bool) -> Raw:
-    depth, colour = _start(path)[24:26]
-    if depth == 16 and colour != 0:  # Pillow would keep 8 of the 16 bits
-        import imagecodecs
-
-        pixels = imagecodecs.png_decode(path.read_bytes())
-    else:
-        from PIL import Image
-
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGBA") if image.mode == "P" and not indexed else image)
-            pixels = pixels.astype(np.uint16) if depth == 16 else pixels
-    return Raw(pixels, "YX" if pixels.ndim == 2 else "YXS")
-
-
-def _tiff_header(path: Path) -> tuple[tuple[int, ...], str, np.dtype[Any]]:
-    import tifffile
-
-    with tifffile.TiffFile(path) as tiff:
-        series = tiff.series
-        if len({(one.shape, one.dtype) for one in series}) != 1:
-            raise ValueError("its pages have different sizes")
-        first = series[0]
-        if first.dtype is None or first.dtype.kind not in "buif":
-            raise ValueError(f"pixels of type {first.dtype}")
-        return (len(series), *first.shape), "N" + first.axes, first.dtype
-
-
-def _decode_tiff(path: Path) -> Raw:
-    import tifffile
-
-    with tifffile.TiffFile(path) as tiff:
-        pixels = np.stack([series.asarray() for series in tiff.series])
-        return Raw(pixels, "N" + tiff.series[0].axes, lossy=tiff.pages.first.compression in (6, 7, 34892))
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """Turn whatever the decoders raise, and the damage tifffile only logs, into one line."""
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file, or a link to nothing; restore it or remove the link")
-    damage = _Damage()
-    logger = logging.getLogger("tifffile")
-    logger.addHandler(damage)
-    propagate, logger.propagate = logger.propagate, False
-    try:
-        yield
-    except BadInput:
-        raise
-    except Exception as fault:  # decoders raise anything from struct.error to zlib's own
-        raise BadInput(f"{path}: unreadable ({_one_line(fault)}); copy or export it again") from fault
-    finally:
-        logger.removeHandler(damage)
-        logger.propagate = propagate
-    if damage.text:
-        raise BadInput(f"{path}: damaged or cut ({damage.text}); copy or export it again")
-
-
-class _Damage(logging.Handler):
-    """Remembers the first sign of damage in tifffile's log."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.text = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if not self.text and any(sign in message for sign in _DAMAGE):
-            self.text = _one_line(message)
-
-
-def _one_line(fault: object) -> str:
-    return " ".join(str(fault).split())[:120] or type(fault).__name__

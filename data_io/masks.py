@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_io import images
 from data_io.errors import BadInput
-from data_io.images import Raw, as_stack, decode
+from data_io.paged import opened
 
 if TYPE_CHECKING:
     from collections.abc import Set
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 MAX_LABEL = 2**31 - 1
 LABELS = "labels"
 COMPONENTS = "binary: connected components"
+WATERSHED = "binary: watershed"
+LOSSY = (".jpg", ".jpeg", ".jp2", ".webp")
+"""Suffixes of pictures whose values change when they are saved."""
 _AS_LABELS = "save it as a single-channel label image (0 background, 1, 2, ... cells) in TIFF or PNG"
+_WITHOUT_LOSS = "export it without loss as TIFF or PNG"
 
 
 def read(path: Path) -> NDArray[np.int32]:
@@ -27,15 +32,36 @@ def read(path: Path) -> NDArray[np.int32]:
     Raises
     ------
     BadInput
-        Unreadable; colours; JPEG; fractions, NaN, negative or >= 2**31 values.
+        Unreadable; colours; JPEG; a pickle; depth; fractions, NaN, negative or >= 2**31 values; more than 255 labels
+        squeezed into 8 bits.
     """
-    raw = decode(path, indexed=True)
-    if raw.lossy:
-        raise BadInput(f"{path}: a JPEG-compressed mask has changed labels; export it without loss as TIFF or PNG")
-    if "S" in raw.axes and raw.pixels.shape[raw.axes.index("S")] > 1:
-        raise BadInput(f"{path}: a colour mask; {_AS_LABELS}")
-    stack = as_stack(path, Raw(raw.pixels, raw.axes))
-    return _checked(path, stack.reshape(-1, *stack.shape[2:])).astype(np.int32)
+    refuse_suffix(path)
+    with opened(path) as file:
+        if file.lossy:
+            raise BadInput(f"{path}: a JPEG-compressed mask has changed labels; {_WITHOUT_LOSS}")
+    return np.concatenate([_frame(path, pixels) for pixels in images.raw(path)])
+
+
+def refuse_suffix(path: Path) -> None:
+    """Refuse a file that cannot be a mask by its name: Cellpose's `_seg.npy`, and pictures stored with loss.
+
+    Raises
+    ------
+    BadInput
+        It is one of them.
+    """
+    if path.suffix.lower() == ".npy":
+        raise BadInput(f"{path}: a pickle, which may run code; save masks as PNG/TIFF in Cellpose (_cp_masks) instead")
+    if path.suffix.lower() in LOSSY:
+        raise BadInput(f"{path}: a mask stored with loss ({path.suffix}) has changed labels; {_WITHOUT_LOSS}")
+
+
+def is_full(mask: NDArray[np.int32]) -> bool:
+    """Say whether a mask `(Y, X)` leaves no background and is no tissue of many cells: it has at most two values.
+
+    One value is a mask drawn inside out or not at all; two without 0 are classes counted from 1, as ilastik writes.
+    """
+    return bool(mask.all()) and len(values(mask)) <= 2
 
 
 def values(mask: NDArray[np.int32]) -> frozenset[int]:
@@ -57,6 +83,54 @@ def components(mask: NDArray[np.int32]) -> NDArray[np.int32]:
 
     labels, _ = ndimage.label(mask > 0, output=np.int32)
     return np.asarray(labels, np.int32)
+
+
+def split_touching(mask: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return `(Y, X)` int32 labels of a binary mask whose touching cells are told apart at their necks.
+
+    Watershed (Beucher & Lantuejoul 1979) from the maxima of the distance to the background, smoothed with a Gaussian
+    of 1 px. Maxima closer than the typical inner radius are one, so at any magnification the same cells are told apart:
+    it is the largest distance in the piece that a pixel of the mask lies in, as a median over those pixels. Every
+    pixel of the mask keeps a label.
+    """
+    from scipy import ndimage
+    from skimage.feature import peak_local_max
+    from skimage.segmentation import watershed
+
+    pieces_of = components(mask)
+    count = int(pieces_of.max())
+    if not count:
+        return pieces_of
+    numbers = np.arange(1, count + 1)
+    distance = ndimage.distance_transform_edt(mask > 0)
+    radius = np.asarray(ndimage.maximum(distance, pieces_of, numbers))
+    apart = max(1, round(float(np.median(radius[pieces_of[pieces_of > 0] - 1]))))
+    smooth = ndimage.gaussian_filter(distance, 1)
+    peaks = peak_local_max(smooth * (mask > 0), min_distance=apart, exclude_border=False)
+    without = np.setdiff1d(numbers, pieces_of[tuple(peaks.T)])
+    own = ndimage.maximum_position(distance, pieces_of, without) if len(without) else []
+    seeds = np.zeros(mask.shape, np.int32)
+    for at, (y, x) in enumerate([*peaks, *own], start=1):
+        seeds[int(y), int(x)] = at
+    return np.asarray(watershed(-smooth, seeds, mask=mask > 0), np.int32)
+
+
+def pieces(labels: NDArray[np.int32]) -> dict[int, int]:
+    """Return how many separate pieces each label of `(Y, X)` has, for those with more than one; corners join."""
+    return {value: len(sizes) for value, sizes in _pieces(labels).items() if len(sizes) > 1}
+
+
+def _pieces(labels: NDArray[Any]) -> dict[int, list[int]]:
+    """Return the areas of the separate pieces of each label in px, largest first."""
+    from skimage.measure import label
+
+    found = label(labels, background=0, connectivity=2).ravel()
+    _, first, areas = np.unique(found, return_index=True, return_counts=True)
+    sizes: dict[int, list[int]] = {}
+    for value, area in sorted(zip(labels.ravel()[first].tolist(), areas.tolist(), strict=True), reverse=True):
+        sizes.setdefault(value, []).append(area)
+    sizes.pop(0, None)
+    return sizes
 
 
 def kept(before: NDArray[np.int32], after: NDArray[np.int32]) -> tuple[int, int]:
@@ -90,11 +164,35 @@ def lengths(labels: NDArray[np.int32]) -> NDArray[np.int64]:
     return np.array([max(side.stop - side.start for side in box) for box in boxes], np.int64)
 
 
+def _frame(path: Path, pixels: NDArray[Any]) -> NDArray[np.int32]:
+    """Return one frame `(C, Z, Y, X, S)` of a file as `(C, Y, X)` labels."""
+    if pixels.shape[-1] > 1:
+        raise BadInput(f"{path}: a colour mask; {_AS_LABELS}")
+    if pixels.shape[1] > 1:
+        raise BadInput(f"{path}: a mask of {pixels.shape[1]} planes in depth; save the one drawn on the image's plane")
+    mask = _checked(path, pixels[:, 0, :, :, 0])
+    if mask.dtype == np.uint8 and any(_squeezed(plane) for plane in mask):
+        raise BadInput(f"{path}: more than 255 cells in 8 bits share labels; save the label image as 16-bit")
+    return mask.astype(np.int32)
+
+
+def _squeezed(mask: NDArray[np.uint8]) -> bool:
+    """Say whether more than 255 labels were saved as uint8, wrapped around or cut off at 255.
+
+    Then nearly all of its values are in use, 255 among them, and some are in several pieces as large as a cell.
+    """
+    if mask.max() < 255 or len(np.unique(mask)) < 200:
+        return False
+    sizes = _pieces(mask)
+    cell = float(np.median([largest for largest, *_ in sizes.values()]))
+    return any(second >= cell / 4 for _, *rest in sizes.values() for second in rest[:1])
+
+
 def _checked(path: Path, mask: NDArray[Any]) -> NDArray[Any]:
     if mask.dtype.kind == "f" and not (np.isfinite(mask).all() and (mask == np.rint(mask)).all()):
         raise BadInput(f"{path}: a mask with fractions or NaN (type {mask.dtype}); {_AS_LABELS}")
     if mask.min() < 0:
         raise BadInput(f"{path}: a mask with negative values (down to {mask.min():g}); {_AS_LABELS}")
     if mask.max() > MAX_LABEL:
-        raise BadInput(f"{path}: label {mask.max():g} is 2**31 or more; renumber the labels, then save them again")
+        raise BadInput(f"{path}: label {int(mask.max())} is 2**31 or more; renumber the labels, then save them again")
     return mask

@@ -5,6 +5,9 @@ cells has almost no range of its own: it is given at least half the median range
 the grey value where the background lies in those frames. Noise is not blown up to the contrast of cells.
 
 Grey values of different pixel types (8 and 16 bit) have no common unit, so each type has a smallest range of its own.
+
+In the mode "dataset" all frames of a pixel type are scaled alike, by the medians of the training frames' percentiles:
+for sets whose brightness means something.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 LOW, HIGH = 1.0, 99.8
 CLIP = (-1.0, 3.0)
 FLOOR = 0.5
+MODES = ("frame", "dataset")
 
 
 def percentiles(image: NDArray[Any]) -> NDArray[np.float64]:
@@ -61,7 +65,7 @@ def normalise(image: NDArray[Any], limits: NDArray[np.float64] | Sequence[tuple[
     return scaled
 
 
-def rule(frames: Mapping[str, Sequence[NDArray[np.float64]]]) -> dict[str, Any]:
+def rule(frames: Mapping[str, Sequence[NDArray[np.float64]]], mode: str = "frame") -> dict[str, Any]:
     """Return the rule, ready for JSON.
 
     Parameters
@@ -69,12 +73,15 @@ def rule(frames: Mapping[str, Sequence[NDArray[np.float64]]]) -> dict[str, Any]:
     frames
         Per pixel type (such as "uint16") the `(C, 3)` percentiles of the frames that set its range, the main type
         first.
+    mode
+        "frame": each frame by its own percentiles; "dataset": all by the same.
 
     Returns
     -------
     dict
-        `dtype`: the main type; `min_range` and `level` (median high percentile): a list with one value per channel
-        for each type; `background`: one value per channel; `low_percentile`, `high_percentile`, `clip`.
+        `mode`; `dtype`: the main type; `limits` (median low and high percentile): for each type a `(C, 2)` list;
+        `min_range` and `level` (median high percentile): a list with one value per channel for each type;
+        `background`: one value per channel; `low_percentile`, `high_percentile`, `clip`.
     """
     found = {dtype: np.moveaxis(np.asarray(own, np.float64), -1, 0) for dtype, own in frames.items()}
     main = next(iter(found))
@@ -82,6 +89,8 @@ def rule(frames: Mapping[str, Sequence[NDArray[np.float64]]]) -> dict[str, Any]:
     spread = high - low
     where = np.divide(median - low, spread, out=np.full_like(spread, 0.5), where=spread > 0)
     return {
+        "mode": mode,
+        "limits": {dtype: [_listed(pair) for pair in np.median(own[[0, 2]], axis=1).T] for dtype, own in found.items()},
         "dtype": main,
         "low_percentile": LOW,
         "high_percentile": HIGH,
@@ -97,13 +106,15 @@ def for_new_images(rule: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
     Types the model was not trained on take their smallest range from `own`, the rule of the new images themselves.
     """
-    return rule | {name: own[name] | rule[name] for name in ("min_range", "level")}
+    return rule | {name: own.get(name, {}) | rule.get(name, {}) for name in ("min_range", "level", "limits")}
 
 
 def rule_limits(
     low_high: NDArray[np.float64] | Sequence[Sequence[float]], rule: dict[str, Any], dtype: str
 ) -> NDArray[np.float64]:
     """Return `(C, 2)` limits from the `(C, 2)` percentiles of a frame of pixel type `dtype` and the data set's rule."""
+    if rule.get("mode") == "dataset" and dtype in rule["limits"]:
+        low_high = rule["limits"][dtype]
     floors = _floors(np.asarray(low_high, np.float64), rule, dtype)
     channels = zip(low_high, floors, rule["background"], strict=True)
     return np.array([limits(low, high, floor, background) for (low, high), floor, background in channels], np.float64)

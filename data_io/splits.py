@@ -6,10 +6,10 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from data_io.errors import BadInput
-from data_io.store import FrameRef, Splits
+from data_io.store import PARTS, FrameRef, Splits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from data_io.store import Field
 
@@ -22,7 +22,7 @@ GROUPS = ("patient", "well")
 Lists = tuple[list[FrameRef], list[FrameRef], list[FrameRef]]
 
 
-def split(fields: Sequence[Field], by: str = "auto") -> Splits:
+def split(fields: Sequence[Field], by: str = "auto", parts: Mapping[str, str] | None = None) -> Splits:
     """Return the split of all annotated frames; a pure function of the fields' names, groups and annotation.
 
     Parameters
@@ -32,21 +32,20 @@ def split(fields: Sequence[Field], by: str = "auto") -> Splits:
     by
         "auto": by patient, well or field if there are three of them, else by time. "field", "time" or a group key asks
         for that.
+    parts
+        The part of each field, where the user says it; then nothing is dealt out, and a group asked for with `by` must
+        not lie in two parts.
 
     Raises
     ------
     BadInput
-        Fewer than three annotated frames, an unknown group, or fewer than two groups to split by.
+        Fewer than three annotated frames, an unknown group, fewer than two groups to split by, or a group in two parts.
     """
-    frames = {field.name: [ref for ref in field.refs() if field.annotated[ref.frame]] for field in fields}
-    known = [field for field in fields if frames[field.name]]
-    total = sum(map(len, frames.values()))
-    if total < 3:
-        raise BadInput(f"{total} annotated frames; training, validation and test need at least 3: annotate more frames")
+    known, frames = _annotated(fields)
+    if parts:
+        return _as_told(known, frames, by, parts)
     unit = _unit(known, by)
-    groups: dict[str, list[Field]] = defaultdict(list)
-    for field in known:
-        groups[_group(field, unit)].append(field)
+    groups = _groups(known, unit)
     if len(groups) == 1 and by not in ("auto", "time"):
         raise BadInput(f"split by {by}: there is one {by}, a split needs two or more; split by time instead")
     if unit == "time" or len(groups) == 1:
@@ -55,6 +54,100 @@ def split(fields: Sequence[Field], by: str = "auto") -> Splits:
         lists, warnings = _two(*groups.values(), frames=frames, unit=unit)
         return _checked(known, lists, unit, warnings)
     return _checked(known, _by_group(groups, frames), unit, [])
+
+
+def folds(fields: Sequence[Field], by: str, k: int) -> tuple[Splits, ...]:
+    """Return k splits over whole groups: every group is tested once and validated on once.
+
+    In fold i the groups dealt to share i are the test, those of share i + 1 choose, the others train.
+
+    Parameters
+    ----------
+    fields
+        All fields, in order.
+    by
+        "auto", "field" or a group key; time has no groups.
+    k
+        Number of folds, 3 or more.
+
+    Raises
+    ------
+    BadInput
+        Fewer than 3 folds, fewer groups than folds, or a split by time.
+    """
+    known, frames = _annotated(fields)
+    unit = _unit(known, by)
+    if unit == "time":
+        raise BadInput("--folds: one movie cut in time has no groups to deal out; give more fields, or leave folds out")
+    groups = _groups(known, unit)
+    if k < 3 or len(groups) < k:
+        raise BadInput(
+            f"--folds {k}: 3 or more are needed, and no more than groups ({len(groups)} by {unit}); give less"
+        )
+    shares: list[list[FrameRef]] = [[] for _ in range(k)]
+    filled = sorted(groups, key=lambda name: (not any(sum(f.cells) for f in groups[name]), name))
+    for at, name in enumerate(filled):
+        shares[at % k].extend(ref for field in groups[name] for ref in frames[field.name])
+    found = []
+    for i in range(k):
+        train = [ref for j in range(k) if j not in (i, (i + 1) % k) for ref in shares[j]]
+        found.append(_checked(known, (train, shares[(i + 1) % k], shares[i]), unit, []))
+    return tuple(found)
+
+
+def _annotated(fields: Sequence[Field]) -> tuple[list[Field], dict[str, list[FrameRef]]]:
+    """Return the fields with annotated frames, and those frames."""
+    frames = {field.name: [ref for ref in field.refs() if field.annotated[ref.frame]] for field in fields}
+    total = sum(map(len, frames.values()))
+    if total < 3:
+        raise BadInput(
+            f"{total} annotated frames; training, validation and test need at least 3: "
+            "annotate more, or cut a mosaic with --tiles RxC"
+        )
+    return [field for field in fields if frames[field.name]], frames
+
+
+def _groups(fields: Sequence[Field], unit: str) -> dict[str, list[Field]]:
+    groups: dict[str, list[Field]] = defaultdict(list)
+    for field in fields:
+        groups[_group(field, unit)].append(field)
+    return groups
+
+
+def _as_told(fields: list[Field], frames: dict[str, list[FrameRef]], by: str, parts: Mapping[str, str]) -> Splits:
+    """Return the split the user wrote down, field by field."""
+    if strange := sorted(set(parts.values()) - set(PARTS)):
+        raise BadInput(f"part {strange[0]!r}: unknown; choose from {', '.join(PARTS)}")
+    if missing := [field.name for field in fields if field.name not in parts]:
+        raise BadInput(f"field {missing[0]!r}: has no part; give train, val or test to every annotated field")
+    unit = "field" if by in ("auto", "time") else _unit(fields, by)
+    for name, members in _groups(fields, unit).items():
+        places = sorted({parts[field.name] for field in members})
+        if len(places) > 1:
+            raise BadInput(f"split by {unit}: {unit} {name!r} lies in {' and '.join(places)}; keep it in one part")
+    lists: Lists = ([], [], [])
+    for field in fields:
+        lists[PARTS.index(parts[field.name])].extend(frames[field.name])
+    return _checked(fields, lists, unit, [])
+
+
+def _shared(fields: Sequence[Field], lists: Lists, unit: str) -> list[str]:
+    """Name the patients and wells that lie in several parts although fields are kept apart."""
+    if unit == "time":
+        return []
+    told = []
+    names = ("train", "val", "test")
+    part_of = {ref.field: name for name, refs in zip(names, lists, strict=True) for ref in refs}
+    for key in sorted({key for field in fields for key in field.groups if key in GROUPS and key != unit}):
+        parts: dict[str, set[str]] = defaultdict(set)
+        for field in fields:
+            if key in field.groups and field.name in part_of:
+                parts[field.groups[key]].add(part_of[field.name])
+        if both := sorted(value for value, where in parts.items() if len(where) > 1):
+            told.append(
+                f"{key} {both[0]} appears in several parts ({len(both)} such): scores on a new {key} may be lower"
+            )
+    return told
 
 
 def unsplit() -> Splits:
@@ -159,5 +252,6 @@ def _checked(fields: Sequence[Field], lists: Lists, unit: str, warnings: list[st
             raise BadInput(f"split by {unit}: no frame left for {name}; annotate more frames or split by field")
         if not any(cells[ref.field][ref.frame] for ref in refs):
             warnings.append(f"no cells at all in the {name} frames")
+    warnings += _shared(fields, lists, unit)
     train, val, test = map(tuple, lists)
     return Splits(train, val, test, unit, tuple(warnings))

@@ -1,16 +1,19 @@
 """The data set on disk: the only file that knows the paths inside dataset.zarr.
 
-A store is a bioformats2raw collection of OME-Zarr 0.5 images, one per field, with our own facts beside them::
+A store is a bioformats2raw collection of OME-Zarr images, one per field, with our own facts beside them::
 
     dataset.zarr/
       zarr.json                  attributes "ome" (collection) and "dataset" (fields, splits, normalisation, ...)
       OME/zarr.json              the order of the fields
-      <slug>/zarr.json           OME-Zarr image
-      <slug>/s0                  t, c, y, x; one checksummed chunk per frame
-      <slug>/labels/truth/s0     t, y, x int32; 0 background, each positive value a cell
+      OME/METADATA.ome.xml       the same for readers that ask OME-XML, with the groups of each field
+      <slug>/zarr.json           OME-Zarr image, with "groups"
+      <slug>/s0                  t, c, y, x; one checksummed chunk per frame up to 2048 px, else a grid of such chunks
+      <slug>/labels/truth/s0     t, y, x int32; 0 background, each positive value a cell; frames that are not annotated
+                                 are 0 and not in the attribute "annotated_frames"; track ids are label properties
       manifest.json              size and SHA-256 of every file above; written last: without it the store is unfinished
 
-It is written once by `Writer` and read-only from then on.
+This is OME-Zarr 0.5 (zarr v3); in 0.4 (zarr v2) `.zgroup`, `.zattrs` and `.zarray` stand for `zarr.json`. A store is
+written once by `Writer` and read-only from then on; it lies in a folder or at `s3://bucket/name`.
 """
 
 from __future__ import annotations
@@ -19,23 +22,27 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_io import integrity, location, ngff
 from data_io.errors import BadInput
-from data_io.files import sha256, write_json
+from data_io.integrity import FORMAT, MANIFEST
+from data_io.location import located
+from data_io.ngff import LEVEL
 from data_io.normalise import normalise, rule_limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-FORMAT = 2
-MANIFEST = "manifest.json"
-LEVEL = "s0"
+    from data_io.integrity import Manifest, Progress
+
+ROOTS = ("zarr.json", ".zattrs")
+"""Where the facts stand in 0.5 and in 0.4."""
 TRUTH = "labels/truth"
 PARTS = ("train", "val", "test")
 
@@ -100,15 +107,18 @@ class Splits:
 class Dataset:
     """A complete store, opened for reading; see `Dataset.open`."""
 
-    def __init__(self, path: Path, facts: dict[str, Any], content_hash: str) -> None:
+    def __init__(self, path: Path, facts: dict[str, Any], manifest: Manifest) -> None:
         self.path = path
         self.facts = facts
-        self.content_hash = content_hash
+        self.manifest = manifest
+        self.content_hash = manifest.content_hash
         self.name: str = facts["name"]
         self.synthetic: bool = facts["synthetic"]
         self.warnings: tuple[str, ...] = tuple(facts["warnings"])
         self.normalisation: dict[str, Any] = facts["normalisation"]
         self.recommended: dict[str, Any] = facts["recommended"]
+        self.fingerprint: dict[str, Any] = facts.get("fingerprint", {})
+        self.ome_zarr: str = facts["ome_zarr"]
         self.fields: dict[str, Field] = {field["name"]: _field(field) for field in facts["fields"]}
         self.splits: Splits = _splits(facts["splits"])
 
@@ -116,18 +126,55 @@ class Dataset:
     def open(cls, path: Path | str) -> Dataset:
         """Open a store after checking that every file of its manifest is there in its full size.
 
+        Metadata are compared byte by byte, chunks when they are read, or all at once by `preflight`.
+
         Raises
         ------
         BadInput
-            No store, an unfinished one, or one that lost or cut a file.
+            No store, an unfinished one, one that lost or cut a file, one with links, objects or unknown codecs.
         """
-        path = Path(path)
-        if not path.is_dir():
-            raise BadInput(f"{path}: no such data set; make one with `python -m data_io.convert SOURCE {path}`")
-        manifest = _manifest(path)
-        _check_files(path, manifest["files"])
-        facts = json.loads((path / "zarr.json").read_text())["attributes"]["dataset"]
-        return cls(path, facts, manifest["content_hash"])
+        path = located(path)
+        with location.reaching(path):
+            sizes = location.sizes(path)
+            if not sizes and not path.is_dir():
+                location.check_bucket(path)
+                raise BadInput(f"{path}: no such data set; make one with `python -m data_io.convert SOURCE {path}`")
+            manifest = integrity.load(path, sizes)
+            metadata = integrity.glance(path, manifest, sizes)
+        facts = _facts(path, metadata)
+        _check_arrays(path, metadata, facts["fields"])
+        return cls(path, facts, manifest)
+
+    def preflight(self, progress: Progress | None = None) -> None:
+        """Read every byte of the store and compare it with the manifest; `progress(files done, files in all)`.
+
+        Raises
+        ------
+        BadInput
+            `integrity.Damaged`, which names every missing, cut, changed or foreign file, by array and chunk.
+        """
+        with location.reaching(self.path):
+            integrity.preflight(self.path, self.manifest, progress)
+
+    @property
+    def n_folds(self) -> int:
+        """Folds stored beside the split; 0 when there are none."""
+        return len(self.facts.get("folds", []))
+
+    def in_fold(self, fold: int) -> Dataset:
+        """Return the same data set split as in a stored fold, from 0; its content hash is another.
+
+        Raises
+        ------
+        BadInput
+            There is no such fold.
+        """
+        if not 0 <= fold < self.n_folds:
+            held = f"has folds 0 to {self.n_folds - 1}" if self.n_folds else "has no folds"
+            raise BadInput(f"{self.path}: {held}, not {fold}; convert it with --folds K to get some")
+        stored = self.facts["folds"][fold]
+        manifest = replace(self.manifest, content_hash=_hash([self.content_hash, stored["hash"]]))
+        return Dataset(self.path, self.facts | {"splits": stored}, manifest)
 
     @property
     def channels(self) -> int:
@@ -198,43 +245,64 @@ class Dataset:
         return field
 
     def _read(self, array: str, frame: int) -> NDArray[Any]:
-        if array not in self._arrays:
-            import zarr
+        from data_io import zarr_io
 
-            self._arrays[array] = zarr.open_array(self.path / array, mode="r")
-        opened = self._arrays[array]
-        chunk = self.path / array / "c" / "/".join([str(frame), *["0"] * (opened.ndim - 1)])
-        if not chunk.exists():  # zarr would read it as zeros
-            raise BadInput(f"{chunk}: missing chunk; convert the source again into a new store")
-        try:
-            return np.asarray(opened[frame])
-        except (RuntimeError, ValueError, OSError) as fault:
-            raise BadInput(f"{chunk}: damaged chunk ({fault}); convert the source again into a new store") from fault
+        with location.reaching(self.path):
+            if array not in self._arrays:
+                self._arrays[array] = zarr_io.open_array(zarr_io.store_at(self.path, read_only=True), array)
+            return zarr_io.read_frame(self._arrays[array], frame, self.path)
 
 
 class Writer:
-    """Fills a new store frame by frame; `finish` writes the facts and, last of all, the manifest."""
+    """Fills a new store frame by frame; `finish` writes the facts and, last of all, the manifest.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path
+        A folder to make, or an s3:// place from `location.located`; `files.building` gives one.
+    ome_zarr
+        "0.5", or "0.4" for readers that do not know zarr v3.
+
+    Raises
+    ------
+    BadInput
+        Another version.
+    FileExistsError
+        There is something at `path`.
+    """
+
+    def __init__(self, path: Path, ome_zarr: str = ngff.DEFAULT) -> None:
+        from data_io import zarr_io
+
+        if ome_zarr not in ngff.ZARR_FORMATS:
+            raise BadInput(f"OME-Zarr {ome_zarr}: not written; choose from {', '.join(ngff.ZARR_FORMATS)}")
         self.path = path
+        self.ome_zarr = ome_zarr
+        self._zarr_format = ngff.ZARR_FORMATS[ome_zarr]
         self._digests: list[str] = []
-        path.mkdir(parents=True)
+        self._tracks: dict[str, dict[int, tuple[int, int]]] = {}
+        self._arrays: dict[str, Any] = {}
+        self._token = integrity.begin(path)
+        self._store = zarr_io.Recorded(zarr_io.store_at(path))
 
     def field(self, field: Field) -> tuple[Any, Any | None]:
         """Create the arrays of a field and return them: image `(t, c, y, x)`, truth `(t, y, x)` or None."""
-        image = self._array(f"{field.slug}/{LEVEL}", (field.n_frames, len(field.channels), *field.shape), field.dtype)
-        _group(self.path / field.slug, {"ome": _multiscales(field, "tcyx")})
+        shape = (field.n_frames, len(field.channels), *field.shape)
+        image = self._array(f"{field.slug}/{LEVEL}", shape, field.dtype, "tcyx")
         if not any(field.annotated):
             return image, None
-        truth = self._array(f"{field.slug}/{TRUTH}/{LEVEL}", (field.n_frames, *field.shape), "int32")
-        _group(self.path / field.slug / "labels", {"ome": {"version": "0.5", "labels": ["truth"]}})
-        source = {"version": "0.5", "source": {"image": "../../"}}
-        _group(self.path / field.slug / TRUTH, {"ome": _multiscales(field, "tyx") | {"image-label": source}})
-        return image, truth
+        return image, self._array(f"{field.slug}/{TRUTH}/{LEVEL}", (field.n_frames, *field.shape), "int32", "tyx")
 
     def frame(self, array: Any, index: int, frame: NDArray[Any]) -> str:
         """Write one frame and return the SHA-256 of its values; values count towards the store's content hash."""
-        array[index] = frame
+        from data_io import zarr_io
+
+        zarr_io.write_region(array, (index,), frame)
+        if array.path.endswith(f"{TRUTH}/{LEVEL}"):
+            seen = self._tracks.setdefault(array.path, {})
+            for label in _values(frame):
+                first, last = seen.get(label, (index, index))
+                seen[label] = (min(first, index), max(last, index))
         self._digests.append(hashlib.sha256(np.ascontiguousarray(frame).data).hexdigest())
         return self._digests[-1]
 
@@ -246,93 +314,120 @@ class Writer:
         normalisation: Mapping[str, Any],
         facts: Mapping[str, Any],
     ) -> None:
-        """Write the facts and the manifest; `facts` has name, synthetic, warnings, recommended, source, provenance."""
+        """Write the facts and the manifest; `facts` has name, synthetic, warnings, recommended, source, provenance.
+
+        Raises
+        ------
+        BadInput
+            Another program wrote to the same place.
+        RuntimeError
+            A frame was left out.
+        """
         described = {
             "format": FORMAT,
+            "ome_zarr": self.ome_zarr,
             "fields": [asdict(field) for field in fields],
-            "splits": {part: [[r.field, r.frame] for r in getattr(splits, part)] for part in PARTS}
-            | {"unit": splits.unit, "warnings": list(splits.warnings), "hash": splits.hash},
+            "splits": splits_as_facts(splits),
             "normalisation": dict(normalisation),
             **facts,
         }
-        _group(self.path, {"ome": {"version": "0.5", "bioformats2raw.layout": 3}, "dataset": described})
-        _group(self.path / "OME", {"ome": {"version": "0.5", "series": [field.slug for field in fields]}})
-        files = sorted(path for path in self.path.rglob("*") if path.is_file())
+        json.dumps(described, allow_nan=False)  # ValueError: JSON has no NaN
+        for field in fields:
+            self._describe(field)
+        self._group("OME", ngff.series([field.slug for field in fields], self.ome_zarr))
+        self._write(ngff.XML, ngff.ome_xml(fields))
+        self._group("", ngff.collection(self.ome_zarr) | {"dataset": described})
         content = [self._digests, described["fields"], described["splits"], described["normalisation"]]
-        manifest = {
-            "format": FORMAT,
-            "content_hash": _hash(content),
-            "files": {f.relative_to(self.path).as_posix(): [f.stat().st_size, sha256(f)] for f in files},
-        }
-        write_json(self.path / MANIFEST, manifest)
+        integrity.seal(self.path, self._token, _hash(content), self._files())
 
-    def _array(self, name: str, shape: tuple[int, ...], dtype: str) -> Any:
-        import zarr
-        from zarr.codecs import ZstdCodec
+    def _describe(self, field: Field) -> None:
+        """Write the groups of a field; frames that are not annotated get chunks of zeros."""
+        self._group(field.slug, ngff.image(field, version=self.ome_zarr))
+        name = f"{field.slug}/{TRUTH}/{LEVEL}"
+        if name not in self._arrays:
+            return
+        for frame in np.flatnonzero(~np.array(field.annotated)).tolist():
+            self._arrays[name][frame] = 0
+        tracks = self._tracks.get(name) if field.tracked else None
+        annotated = {"annotated_frames": np.flatnonzero(field.annotated).tolist()}
+        self._group(f"{field.slug}/labels", ngff.labels(["truth"], self.ome_zarr))
+        self._group(f"{field.slug}/{TRUTH}", ngff.label_image(field, self.ome_zarr, tracks) | annotated)
 
-        return zarr.create_array(
-            self.path / name,
-            shape=shape,
-            chunks=(1, *shape[1:]),
-            dtype=dtype,
-            compressors=[ZstdCodec(level=1, checksum=True)],
-            dimension_names=list("tcyx" if len(shape) == 4 else "tyx"),
-            config={"write_empty_chunks": True},
-        )
+    def _files(self) -> dict[str, tuple[int, str]]:
+        """Return size and SHA-256 of all files, as they were handed over to be written."""
+        from data_io import zarr_io
+
+        written = self._store.written
+        for array in self._arrays.values():
+            left_out = [key for key in zarr_io.chunk_keys(array) if key not in written]
+            if left_out:
+                raise RuntimeError(f"{self.path / left_out[0]}: this chunk was not written")
+        location.flush(self.path)
+        sizes = location.sizes(self.path)
+        sizes.pop(MANIFEST)
+        if sizes != {name: size for name, (size, _) in written.items()}:
+            raise BadInput(f"{self.path}: holds other files than were written; choose another name and start again")
+        return written
+
+    def _array(self, name: str, shape: tuple[int, ...], dtype: str, axes: str) -> Any:
+        from data_io import zarr_io
+
+        array = zarr_io.create_array(self._store, name, shape, dtype, axes, zarr_format=self._zarr_format)
+        self._arrays[name] = array
+        return array
+
+    def _group(self, name: str, attributes: dict[str, Any]) -> None:
+        from data_io import zarr_io
+
+        zarr_io.set_attributes(self._store, name, attributes, zarr_format=self._zarr_format)
+
+    def _write(self, name: str, data: bytes) -> None:
+        location.write_bytes(self.path / name, data)
+        self._store.record(name, data)
 
 
 def is_store(path: Path) -> bool:
-    """Say whether there is a store at `path`, complete or not."""
-    return (path / MANIFEST).is_file() or (path / "zarr.json").is_file()
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    if not (path / MANIFEST).is_file():
-        kind = "an unfinished data set" if (path / "zarr.json").is_file() else "not a data set"
-        raise BadInput(f"{path}: {kind} (no {MANIFEST}); make it with `python -m data_io.convert SOURCE OUT.zarr`")
+    """Say whether there is a store of ours at `path`, complete or not; any other OME-Zarr is not."""
+    if (path / MANIFEST).is_file():
+        return True
     try:
-        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
-    except ValueError as fault:
-        raise BadInput(f"{path / MANIFEST}: not JSON ({fault}); convert the source again into a new store") from fault
-    if manifest.get("format") != FORMAT:
-        raise BadInput(f"{path}: format {manifest.get('format')}, not {FORMAT}; convert the source again")
-    return manifest
+        root = next(path / name for name in ROOTS if (path / name).is_file())
+        attributes = json.loads(location.read_bytes(root))
+    except (StopIteration, ValueError):
+        return False
+    return isinstance(attributes, dict) and "dataset" in attributes.get("attributes", attributes)
 
 
-def _check_files(path: Path, files: dict[str, list[Any]]) -> None:
-    """Compare every size, and the SHA-256 of the metadata, which has no checksum of its own."""
-    for name, (size, digest) in files.items():
-        file = path / name
-        if ".." in Path(name).parts or not file.is_file():
-            raise BadInput(f"{file}: missing; convert the source again into a new store")
-        if file.stat().st_size != size:
-            raise BadInput(f"{file}: {file.stat().st_size} bytes instead of {size}; convert the source again")
-        if file.name == "zarr.json" and sha256(file) != digest:
-            raise BadInput(f"{file}: changed since it was written; convert the source again into a new store")
+def _values(labels: NDArray[Any]) -> list[int]:
+    """Return the labels of a frame, in order; counting is faster than sorting unless they are huge."""
+    if labels.max(initial=0) > labels.size:
+        return [int(label) for label in np.unique(labels) if label > 0]
+    return (np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1).tolist()
 
 
-def _group(path: Path, attributes: dict[str, Any]) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+def _facts(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    root: dict[str, Any] = next((metadata[name] for name in ROOTS if name in metadata), {})
+    facts = root.get("attributes", root).get("dataset")
+    if not isinstance(facts, dict):
+        raise BadInput(f"{path}: no facts of a data set in it; convert the source again into a new store")
+    return facts
 
 
-def _multiscales(field: Field, axes: str) -> dict[str, Any]:
-    """Return the OME-Zarr image metadata; a unit is stated only where the size is known."""
-    pixel, interval = field.pixel_size_um, field.frame_interval_s
-    described: dict[str, dict[str, str]] = {
-        "t": {"name": "t", "type": "time"} | ({"unit": "second"} if interval else {}),
-        "c": {"name": "c", "type": "channel"},
-        "y": {"name": "y", "type": "space"} | ({"unit": "micrometer"} if pixel else {}),
-        "x": {"name": "x", "type": "space"} | ({"unit": "micrometer"} if pixel else {}),
-    }
-    scale = {"t": interval or 1.0, "c": 1.0, "y": pixel or 1.0, "x": pixel or 1.0}
-    transformation = {"type": "scale", "scale": [float(scale[axis]) for axis in axes]}
-    image = {
-        "name": field.name,
-        "axes": [described[axis] for axis in axes],
-        "datasets": [{"path": LEVEL, "coordinateTransformations": [transformation]}],
-    }
-    return {"version": "0.5", "multiscales": [image]}
+def _check_arrays(path: Path, metadata: dict[str, Any], fields: Sequence[dict[str, Any]]) -> None:
+    """Refuse arrays that are not plain numbers, and fields that lie outside the store."""
+    from data_io import zarr_io
+
+    for name, described in metadata.items():
+        if name.endswith("/.zarray") or described.get("node_type") == "array":
+            zarr_io.check_array(path / name, described)
+    for field in fields:
+        wanted = [
+            f"{field['slug']}/{LEVEL}",
+            *([f"{field['slug']}/{TRUTH}/{LEVEL}"] if any(field["annotated"]) else []),
+        ]
+        for array in wanted:
+            if not {f"{array}/zarr.json", f"{array}/.zarray"} & metadata.keys():
+                raise BadInput(f"{path / array}: no such array in the manifest; convert the source again")
 
 
 def _field(stored: dict[str, Any]) -> Field:
@@ -346,6 +441,12 @@ def _field(stored: dict[str, Any]) -> Field:
         sources=tuple(field.sources),
         percentiles=tuple(tuple((low, high) for low, high in frame) for frame in field.percentiles),
     )
+
+
+def splits_as_facts(splits: Splits) -> dict[str, Any]:
+    """Return a split ready for JSON, with its hash."""
+    parts = {part: [[ref.field, ref.frame] for ref in getattr(splits, part)] for part in PARTS}
+    return parts | {"unit": splits.unit, "warnings": list(splits.warnings), "hash": splits.hash}
 
 
 def _splits(stored: dict[str, Any]) -> Splits:

@@ -1,4 +1,4 @@
-"""Look at every mask once before anything is written: sizes, values, and what kind of drawing it is."""
+"""Look at every annotation once before anything is written: sizes, values, and what kind of drawing it is."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_io import images, masks
+from data_io import masks
 from data_io.errors import BadInput
+from data_io.readers.raw import DRAWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data_io.readers import RawField, RawFile
+    from data_io.images import Plane
+    from data_io.readers.raw import Drawn, RawField, RawFile
 
 RENUMBER_FROM = 2**20
 """Labels this large would make per-label tables huge: they are renumbered."""
@@ -30,22 +32,25 @@ class Frame:
     image: NDArray[Any]
     """`(C, Y, X)` grey values."""
     labels: NDArray[np.int32] | None
-    """`(Y, X)`, 0 background, each positive value a cell; None where there is no mask."""
+    """`(Y, X)`, 0 background, each positive value a cell; None where the frame is not annotated."""
     grey: bool
     """It was colour."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A field and what its masks hold: `values` are the positive values of all of them."""
+    """A field and what its annotation holds: `values` are the positive values in all of it."""
 
     raw: RawField
     values: frozenset[int]
-    drawn: tuple[int, ...]
-    """How many different values each frame's mask has; 0 where it is empty or missing."""
+    drawn: tuple[int | None, ...]
+    """How many different values each frame's annotation has, 0 where it is empty, None where there is none."""
+    split_touching: bool = False
+    notes: tuple[str, ...] = ()
+    """What the user is told about the annotation files."""
 
     @property
-    def plane(self) -> images.Plane:
+    def plane(self) -> Plane:
         """Size and channels, the same in all files of a field."""
         return self.raw.files[0].plane
 
@@ -55,37 +60,52 @@ class Survey:
         return str(np.result_type(*{file.plane.dtype for file in self.raw.files}))
 
     def scale(self, name: str) -> float | None:
-        """Return the `pixel_size_um` or `frame_interval_s` that the headers of all files agree on."""
+        """Return the `pixel_size_um` or `frame_interval_s` of the source, else what all headers agree on."""
+        if (known := getattr(self.raw, name)) is not None:
+            return float(known)
         told: set[float | None] = {getattr(file.plane, name) for file in self.raw.files}
         return told.pop() if len(told) == 1 else None
 
     @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels, `channel_1` ... where they are unknown."""
+        names = self.raw.channels or self.plane.channel_names
+        return names or tuple(f"channel_{i + 1}" for i in range(self.plane.channels))
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """The file of each frame."""
-        return tuple(file.image.name for file in self.raw.files for _ in range(file.plane.frames))
+        return tuple(file.name for file in self.raw.files for _ in range(file.plane.frames))
 
     @property
     def annotated(self) -> tuple[bool, ...]:
-        """Which frames have a mask, empty ones included."""
-        return tuple(file.mask is not None for file in self.raw.files for _ in range(file.plane.frames))
+        """Which frames are annotated, empty ones included."""
+        return tuple(drawn is not None for drawn in self.drawn)
+
+    @property
+    def binary(self) -> bool:
+        """The cells are drawn as one foreground, not one by one."""
+        return self._kinds <= {DRAWN} and masks.is_binary(self.values)
 
     @property
     def annotation(self) -> str:
         """Return how cells were drawn, in words."""
         if not any(self.annotated):
             return "none"
-        return masks.COMPONENTS if masks.is_binary(self.values) else masks.LABELS
+        if self.binary:
+            return masks.WATERSHED if self.split_touching else masks.COMPONENTS
+        return ", ".join(sorted(self._kinds))
 
     def labels(self, mask: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Return the instance labels of one mask `(Y, X)` of this field."""
-        if masks.is_binary(self.values):
-            return masks.components(mask)
+        """Return the instance labels of one annotation `(Y, X)` of this field."""
+        if self.binary:
+            return masks.split_touching(mask) if self.split_touching else masks.components(mask)
         if max(self.values, default=0) < RENUMBER_FROM:
             return mask
         return np.searchsorted(np.array([0, *sorted(self.values)]), mask).astype(np.int32)
 
     def frames(self) -> Iterator[Frame]:
-        """Decode the field frame by frame; one file is in memory at a time.
+        """Decode the field frame by frame.
 
         Raises
         ------
@@ -93,17 +113,27 @@ class Survey:
             An unreadable image, or a mask that is a copy of its image.
         """
         for file in self.raw.files:
-            stack, note = images.read(file.image)
-            drawn = masks.read(file.mask) if file.mask is not None else [None] * len(stack)
-            for image, mask in zip(stack, drawn, strict=True):
+            drawn = file.drawing.read()[0] if file.drawing is not None else [None] * file.plane.frames
+            for (image, note), mask in zip(file.read(), drawn, strict=True):
                 if mask is not None and mask.any() and len(image) == 1 and np.array_equal(image[0], mask):
-                    raise BadInput(f"{file.mask}: the same pixels as its image; save the label image here instead")
+                    raise BadInput(f"{_path(file)}: the same pixels as its image; save the label image here instead")
                 labels = None if mask is None else self.labels(mask)
-                yield Frame(file.image.name, image.astype(self.dtype, copy=False), labels, note is not None)
+                yield Frame(file.name, image.astype(self.dtype, copy=False), labels, note is not None)
+
+    @property
+    def _kinds(self) -> set[str]:
+        return {file.drawing.kind for file in self.raw.files if file.drawing is not None}
 
 
-def survey(raw: RawField) -> Survey:
-    """Return what the masks of a field hold.
+def survey(raw: RawField, *, split_touching: bool = False) -> Survey:
+    """Return what the annotation of a field holds.
+
+    Parameters
+    ----------
+    raw
+        The field.
+    split_touching
+        Cells drawn as one foreground are told apart by a watershed instead of by connected components.
 
     Raises
     ------
@@ -111,28 +141,25 @@ def survey(raw: RawField) -> Survey:
         A mask of another size or length than its image, one that cannot be read, or one that is foreground all over.
     """
     found: set[int] = set()
-    drawn: list[int] = []
-    full: Path | None = None
+    drawn: list[int | None] = []
+    notes: list[str] = []
     for file in raw.files:
-        if file.mask is None:
-            drawn += [0] * file.plane.frames
-            continue
-        mask = masks.read(file.mask)
-        _check_size(file, mask)
-        values = [masks.values(frame) for frame in mask]
-        found = found.union(*values)
-        drawn += map(len, values)
-        full = file.mask if mask.all() else full
-    if full is not None and masks.is_binary(found):
-        raise BadInput(f"{full}: every pixel is foreground; draw the cells on a background of 0")
-    return Survey(raw, frozenset(found), tuple(drawn))
+        masks_of, told = _read(file)
+        notes += [*file.plane.notes, *told]
+        for mask in masks_of:
+            values = masks.values(mask) if mask is not None else frozenset()
+            if mask is not None and masks.is_full(mask):
+                raise BadInput(f"{_path(file)}: every pixel is foreground; draw the cells on a background of 0")
+            found |= values
+            drawn.append(None if mask is None else len(values))
+    return Survey(raw, frozenset(found), tuple(drawn), split_touching, tuple(dict.fromkeys(notes)))
 
 
-def _check_size(file: RawFile, mask: NDArray[np.int32]) -> None:
-    plane = file.plane
-    if mask.shape[1:] != plane.shape:
-        sizes = f"{mask.shape[1]} x {mask.shape[2]} px, its image {file.image.name} {plane.shape[0]} x {plane.shape[1]}"
-        raise BadInput(f"{file.mask}: {sizes}; export both at the same size")
-    if len(mask) != plane.frames:
-        counts = f"{len(mask)} frames, its image {file.image.name} {plane.frames}"
-        raise BadInput(f"{file.mask}: {counts}; export as many mask pages as image pages")
+def _read(file: RawFile) -> tuple[Drawn, tuple[str, ...]]:
+    if file.drawing is None:
+        return [None] * file.plane.frames, ()
+    return file.drawing.read()
+
+
+def _path(file: RawFile) -> Path:
+    return file.image if file.drawing is None else file.drawing.path

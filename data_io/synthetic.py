@@ -1,8 +1,14 @@
 """Make synthetic CLL brightfield movies with exact labels and track ids, for want of a public set.
 
     python -m data_io.synthetic movies --fields 3 --frames 8 --size 384x384 --preset paper --seed 0
+    python -m data_io.synthetic --preset paper --frames 47 --size 904x1224 --seed 1
 
-Everything made here is marked synthetic, and says so wherever it appears.
+Everything made here is marked synthetic, and says so wherever it appears. A folder of movies holds
+
+- `field_1/frames/t000.tif` ... 16-bit grey values, `field_1/masks/t000.tif` ... a label per cell, its track over time;
+- `traits.csv`: area, perimeter, circularity, solidity, radius and shape index of the continuous outline of every cell
+  that touches no other and no edge of the frame; field, frame and label say which;
+- `synthetic.json`: how they were made.
 """
 
 from __future__ import annotations
@@ -17,19 +23,25 @@ import numpy as np
 
 from data_io.brightfield import PSF, contrast, draw, dust, grains, illumination, photograph, specks
 from data_io.errors import DONE, BadInput, entry_point
-from data_io.files import building, write_json
-from data_io.population import populate
+from data_io.files import building, write_json, write_text
+from data_io.population import Population, populate
 from data_io.readers import MARKER
+from data_io.traits import ANGLES, isolated, traits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
 DRIFT, WALK = 0.06, 0.12
 """Stage drift in px per frame, and the SD of its random walk."""
 FOCUS_MEMORY = 10.0
 """Frames over which the focus wanders back."""
+AFLOAT, AFLOAT_SD = -1.75, 0.2
+"""Mean and SD of the focus of cells afloat, beyond the plane where contrast vanishes: theirs is inverted."""
+MOST_CONTRAST = 1.5
+TRAITS = "traits.csv"
 
 
 @dataclass(frozen=True)
@@ -39,11 +51,13 @@ class Preset:
     density: float
     """Cells per px."""
     clustering: float
-    """Probability that a cell touches another from the start."""
+    """Probability that a cell touches another."""
     focus: float
     """SD of the frame's focus, 1 being the way from in focus to no contrast."""
     cell_focus: float
     """SD of a cell's own focus around it."""
+    afloat: float
+    """Probability that a cell lies so far out of the plane that its contrast is inverted."""
     texture: float
     """SD of the contrast inside a cell."""
     debris: float
@@ -53,11 +67,12 @@ class Preset:
 
 
 PRESETS = {
-    "easy": Preset(1.4e-4, 0.20, 0.04, 0.03, 0.015, 5e-6, 2e-6),
-    "paper": Preset(2.35e-4, 0.45, 0.12, 0.23, 0.020, 3e-5, 8e-6),
-    "hard": Preset(3.4e-4, 0.65, 0.30, 0.35, 0.025, 5e-5, 1e-5),
+    "easy": Preset(1.4e-4, 0.20, 0.04, 0.03, 0.00, 0.015, 5e-6, 2e-6),
+    "paper": Preset(2.35e-4, 0.45, 0.12, 0.25, 0.02, 0.020, 3e-5, 8e-6),
+    "hard": Preset(3.4e-4, 0.65, 0.30, 0.35, 0.08, 0.025, 5e-5, 1e-5),
 }
-"""The focus SDs of `paper` are set so that local-SD Otsu, fill, erode reaches a dataset IoU of about 0.8 on it."""
+"""The share of cells in contact (labels that meet at an edge or a corner) is `clustering` over a whole movie, within a
+tenth of it. The focus SDs of `paper` are set so that local-SD Otsu, fill, erode reaches a dataset IoU of about 0.8."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,8 @@ class Movie:
     """`(T, Y, X)` grey values."""
     labels: NDArray[np.int32]
     """`(T, Y, X)`, 0 background; a cell keeps its positive value over time."""
+    traits: pd.DataFrame
+    """Exact traits of cells that touch no other and no edge: frame, label and the columns of `data_io.traits`."""
     preset: str
     seed: int | Sequence[int]
 
@@ -80,31 +97,45 @@ def movie(seed: int | Sequence[int], frames: int, size: tuple[int, int], preset:
     BadInput
         Unknown preset, no frames, or a frame too small to hold cells.
     """
+    import pandas as pd
+
     _check(frames, size, preset)
     rng = np.random.default_rng(seed)
     look = PRESETS[preset]
     area = size[0] * size[1]
     cells = populate(rng, size, look.density, look.clustering)
     n = len(cells.radius)
-    grain, own_focus = grains(rng, n), rng.normal(0, look.cell_focus, n)
+    grain = grains(rng, n)
+    afloat, own_focus = rng.random(n) < look.afloat, rng.normal(0, look.cell_focus, n)
+    own_focus[afloat] = rng.normal(AFLOAT, AFLOAT_SD, afloat.sum())
     lamp, still = illumination(rng, size), dust(rng, size, rng.poisson(look.dust * area))
     floating = rng.uniform(0, size, (rng.poisson(look.debris * area), 2))
     widths, depths = rng.uniform(0.8, 1.8, len(floating)), rng.choice([-1, 1], len(floating)) * 0.06
     drift = rng.uniform(-np.pi, np.pi)
-    stage, focus, keep = np.zeros(2), 0.0, np.exp(-1 / FOCUS_MEMORY)
+    stage, focus, keep = np.zeros(2), rng.normal(0, look.focus), np.exp(-1 / FOCUS_MEMORY)
     images, labels = np.empty((frames, *size), np.uint16), np.empty((frames, *size), np.int32)
+    tables = []
     for t in range(frames):
         scene = draw(cells.outlines(), cells.position + stage, grain, size)
-        in_focus = np.clip(1 + focus + own_focus, -1.3, 1.3)
+        in_focus = np.clip(1 + focus + own_focus, -MOST_CONTRAST, MOST_CONTRAST)
         picture = contrast(scene, cells.radius, in_focus, look.texture) + still
         picture += specks(floating + stage, widths, depths, size)
         images[t] = photograph(rng, picture, lamp, float(np.hypot(PSF, 0.9 * focus)))
         labels[t] = scene.labels
+        tables.append(_exact(cells, t, labels[t]))
         cells.move(rng)
         floating = (floating + rng.normal(0, 1.0, floating.shape)) % size
         stage = stage + DRIFT * np.array([np.sin(drift), np.cos(drift)]) + rng.normal(0, WALK, 2)
         focus = keep * focus + float(np.sqrt(1 - keep**2)) * rng.normal(0, look.focus)
-    return Movie(images, labels, preset, seed)
+    return Movie(images, labels, pd.concat(tables, ignore_index=True), preset, seed)
+
+
+def _exact(cells: Population, frame: int, labels: NDArray[np.int32]) -> pd.DataFrame:
+    """Return one row of exact traits per cell of a frame that stands alone."""
+    import pandas as pd
+
+    alone = isolated(labels)
+    return pd.DataFrame({"frame": frame, "label": alone} | traits(cells.outlines(ANGLES, alone - 1)))
 
 
 def write(
@@ -116,14 +147,16 @@ def write(
     preset: str = "paper",
     seed: int = 0,
 ) -> Path:
-    """Write movies as `out`/field_1/frames/t000.tif and masks/t000.tif; the folder appears when it is complete.
+    """Write movies as `out`/field_1/frames/t000.tif and masks/t000.tif, and the exact traits beside them.
+
+    The folder appears when it is complete.
 
     Raises
     ------
     BadInput
         Bad arguments, or `out` holds something else than just these movies.
     """
-    import tifffile
+    import pandas as pd
 
     out = Path(out)
     _check(frames, size, preset)
@@ -135,15 +168,24 @@ def write(
         _check_same(out, facts)
         return out
     with building(out) as partial:
+        tables = []
         for k in range(fields):
             made = movie([seed, k], frames, size, preset)
-            for name, stack in (("frames", made.images), ("masks", made.labels.astype(np.uint16))):
-                folder = partial / f"field_{k + 1}" / name
-                folder.mkdir(parents=True)
-                for t, frame in enumerate(stack):
-                    tifffile.imwrite(folder / f"t{t:03d}.tif", frame, compression="zlib")
+            field = f"field_{k + 1}"
+            _write_stack(partial / field / "frames", made.images)
+            _write_stack(partial / field / "masks", made.labels.astype(np.uint16))
+            tables.append(made.traits.assign(field=field)[["field", *made.traits.columns]])
+        write_text(partial / TRAITS, pd.concat(tables).to_csv(index=False, float_format="%.8g"))
         write_json(partial / MARKER, facts)
     return out
+
+
+def _write_stack(folder: Path, stack: NDArray[np.uint16]) -> None:
+    import tifffile
+
+    folder.mkdir(parents=True)
+    for t, frame in enumerate(stack):
+        tifffile.imwrite(folder / f"t{t:03d}.tif", frame, compression="zlib", compressionargs={"level": 1})
 
 
 def _check(frames: int, size: tuple[int, int], preset: str) -> None:
@@ -170,19 +212,19 @@ def main(argv: list[str] | None = None) -> int:
     text = "Make synthetic CLL brightfield movies (labelled synthetic everywhere) with exact masks and track ids."
     example = "example: python -m data_io.synthetic movies --fields 3 --frames 8 --size 384x384 --preset paper --seed 0"
     parser = argparse.ArgumentParser("python -m data_io.synthetic", description=text, epilog=example)
-    parser.add_argument("out", type=Path, help="folder to make")
-    parser.add_argument("--fields", type=int, default=3, help="independent movies (default: 3)")
+    parser.add_argument("out", type=Path, nargs="?", help="folder to make (default: synthetic_PRESET_SEED here)")
+    parser.add_argument("--fields", type=int, default=1, help="independent movies (default: 1)")
     parser.add_argument("--frames", type=int, default=8, help="frames per movie (default: 8)")
     parser.add_argument("--size", type=_size, default=(384, 384), metavar="YxX", help="px (default: 384x384)")
     parser.add_argument("--preset", default="paper", help=f"{', '.join(PRESETS)} (default: paper)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same movies (default: 0)")
     given = parser.parse_args(argv)
-    finished = given.out.exists()
-    out = write(
-        given.out, fields=given.fields, frames=given.frames, size=given.size, preset=given.preset, seed=given.seed
-    )
+    out = given.out or Path(f"synthetic_{given.preset}_{given.seed}")
+    finished = out.exists()
+    write(out, fields=given.fields, frames=given.frames, size=given.size, preset=given.preset, seed=given.seed)
     done = "already there, nothing to do" if finished else "made (synthetic)"
-    print(f"{out}: {given.fields} movies of {given.frames} frames {done}")
+    movies = "1 movie" if given.fields == 1 else f"{given.fields} movies"
+    print(f"{out}: {movies} of {given.frames} frames {done}; exact traits of isolated cells in {out / TRAITS}")
     return DONE
 
 

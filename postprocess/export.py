@@ -12,6 +12,7 @@ import numpy as np
 
 from data_io.errors import BadInput
 from data_io.files import write_bytes
+from data_io.location import located
 from data_io.store import Dataset, FrameRef
 from postprocess.label_store import LabelStore
 
@@ -61,8 +62,11 @@ def read_facts(run: Path) -> dict[str, Any]:
 
 
 def open_dataset(run: Path) -> Dataset:
-    """Open the data set of a run; its path in run.json is absolute or relative to the run."""
-    return Dataset.open(run / read_facts(run)["dataset"])
+    """Open the data set of a run, in its fold; its path in run.json is absolute, s3:// or relative to the run."""
+    facts = read_facts(run)
+    place = located(facts["dataset"])
+    dataset = Dataset.open(run / place if isinstance(place, Path) else place)
+    return dataset if facts.get("fold") is None else dataset.in_fold(facts["fold"])
 
 
 def write_stack(

@@ -1,4 +1,4 @@
-"""Arrays of frames on disk: one checksummed chunk per frame, present only once its mark is written.
+"""Arrays of frames on disk, each frame in checksummed chunks of its own, present only once its mark is written.
 
 A missing Zarr chunk reads as zeros without a word. So each group of arrays has a ``mark`` per frame, the CRC-32 of what
 was written, set after everything else: no mark, no frame; a mark that does not fit what is read is an error.
@@ -23,23 +23,6 @@ if TYPE_CHECKING:
 MARK = "mark"
 
 
-def create_array(path: Path, shape: tuple[int, ...], dtype: str, axes: Sequence[str]) -> None:
-    """Create an array whose first axis is the frame, one checksummed chunk per frame; an existing one is replaced."""
-    import zarr
-    from zarr.codecs import ZstdCodec
-
-    zarr.create_array(
-        path,
-        shape=shape,
-        chunks=(1, *shape[1:]),
-        dtype=dtype,
-        compressors=[ZstdCodec(level=1, checksum=True)],
-        dimension_names=list(axes),
-        config={"write_empty_chunks": True},
-        overwrite=True,
-    )
-
-
 def checksum(*arrays: NDArray[Any]) -> int:
     """Return a CRC-32 of the values, never 0."""
     value = 0
@@ -52,29 +35,33 @@ class FrameStore:
     """The arrays of one field under one folder, read and written a frame at a time; threads may share it."""
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
-        import zarr
+        from data_io.zarr_io import open_checked
 
         self.path = path
-        self._arrays = {name: zarr.open_array(path / name, mode="r+") for name in names}
-        self._marks = zarr.open_array(path / MARK, mode="r+")
+        self._arrays = {name: open_checked(path / name, "r+") for name in names}
+        self._marks = open_checked(path / MARK, "r+")
 
     @classmethod
     def create(cls, path: Path, arrays: Mapping[str, tuple[tuple[int, ...], str, str]]) -> FrameStore:
         """Create the arrays ``name -> (shape, dtype, axes)`` and their marks, then open them."""
+        from data_io.zarr_io import create_array
+
         for name, (shape, dtype, axes) in arrays.items():
-            create_array(path / name, shape, dtype, list(axes))
+            create_array(path, name, shape, dtype, axes, overwrite=True)
         n_frames = next(iter(arrays.values()))[0][0]
-        create_array(path / MARK, (n_frames,), "uint32", ["t"])
+        create_array(path, MARK, (n_frames,), "uint32", "t", overwrite=True)
         return cls(path, list(arrays))
 
     def write(self, frame: int, **values: NDArray[Any]) -> None:
-        """Write one frame of every array, then its mark."""
+        """Write one frame of every array, whole chunks of it, then its mark."""
+        from data_io.zarr_io import write_region
+
         if self.mark(frame):
             self._marks[frame] = 0
         for name, array in self._arrays.items():
             if values[name].shape != array.shape[1:]:
                 raise BadInput(f"{self.path / name}: frame {frame} is {values[name].shape}, not {array.shape[1:]}")
-            array[frame] = values[name]
+            write_region(array, (frame,), values[name])
         self._marks[frame] = checksum(*(values[name] for name in self._arrays))
 
     def forget(self, frame: int) -> None:

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from data_io import ngff
 from data_io.errors import BadInput
-from data_io.store import LEVEL, _multiscales
+from data_io.files import write_bytes
+from data_io.ngff import LEVEL
 from postprocess.frame_store import FrameStore
 
 if TYPE_CHECKING:
@@ -36,26 +38,27 @@ class LabelStore:
 
     def prepare(self, methods: Sequence[str]) -> None:
         """Make room for the methods on every field; what is there already is kept."""
-        import zarr
+        from data_io.zarr_io import attributes, set_attributes
 
         fields = list(self.dataset.fields.values())
-        _group(self.path, {"ome": {"version": "0.5", "bioformats2raw.layout": 3}})
-        _group(self.path / "OME", {"ome": {"version": "0.5", "series": [field.slug for field in fields]}})
+        set_attributes(self.path, "", ngff.collection())
+        set_attributes(self.path, "OME", ngff.series([field.slug for field in fields]))
+        described, xml = ngff.ome_xml(fields), self.path / ngff.XML
+        if not xml.is_file() or xml.read_bytes() != described:
+            write_bytes(xml, described)
         for field in fields:
-            folder = self.path / field.slug
-            _group(folder, {"ome": _multiscales(field, "tcyx")})
+            folder, group = self.path / field.slug, f"{field.slug}/labels"
+            set_attributes(self.path, field.slug, ngff.image(field))
             image = (field.n_frames, len(field.channels), *field.shape)
             self._stores[field.name, ""] = _frames(folder, image, field.dtype, "tcyx")
-            _group(folder / "labels", {})
-            stored: dict[str, Any] = dict(zarr.open_group(folder / "labels", mode="r").attrs)
-            listed = stored.get("ome", {}).get("labels", [])
+            set_attributes(self.path, group, {})
+            listed = attributes(self.path, group).get("ome", {}).get("labels", [])
             everything = [*listed, *(method for method in methods if method not in listed)]
-            _group(folder / "labels", {"ome": {"version": "0.5", "labels": everything}})
+            set_attributes(self.path, group, ngff.labels(everything))
             for method in methods:
-                overlay, place = {"image-label": {"version": "0.5", "source": {"image": "../../"}}}, folder / "labels"
-                _group(place / method, {"ome": _multiscales(field, "tyx") | overlay})
+                set_attributes(self.path, f"{group}/{method}", ngff.label_image(field))
                 shape = (field.n_frames, *field.shape)
-                self._stores[field.name, method] = _frames(place / method, shape, "int32", "tyx")
+                self._stores[field.name, method] = _frames(folder / "labels" / method, shape, "int32", "tyx")
 
     def copy_image(self, ref: FrameRef) -> None:
         """Copy a frame of the data set, unless it is there."""
@@ -71,12 +74,14 @@ class LabelStore:
 
     def keep(self, method: str, refs: Collection[FrameRef]) -> None:
         """Forget the method's cells on all other frames, and list the frames it has for readers of the bare arrays."""
+        from data_io.zarr_io import set_attributes
+
         for field in self.dataset.fields.values():
             listed = [ref.frame for ref in field.refs() if ref in refs]
             for ref in field.refs():
                 if ref.frame not in listed and self.mark(method, ref):
                     self._frames(ref, method).forget(ref.frame)
-            _group(self.path / field.slug / "labels" / method, {SEGMENTED: listed})
+            set_attributes(self.path, f"{field.slug}/labels/{method}", {SEGMENTED: listed})
 
     def mark(self, method: str, ref: FrameRef) -> int:
         """Return the checksum of a frame's cells, 0 if they were not written."""
@@ -115,11 +120,3 @@ def _frames(folder: Path, shape: tuple[int, ...], dtype: str, axes: str) -> Fram
         if array.shape == shape and array.dtype == dtype:
             return FrameStore(folder, [LEVEL])
     return FrameStore.create(folder, {LEVEL: (shape, dtype, axes)})
-
-
-def _group(path: Path, attributes: dict[str, Any]) -> None:
-    import zarr
-
-    group = zarr.open_group(path, mode="a")
-    if any(group.attrs.get(key) != value for key, value in attributes.items()):
-        group.attrs.update(attributes)

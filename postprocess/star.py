@@ -52,23 +52,31 @@ def encode(labels: NDArray[np.integer]) -> tuple[NDArray[np.float32], NDArray[np
     distance
         ``(32, Y', X')`` float32, pixels to the outline; ray k points to (row, column) = (sin, cos)(2 pi k / 32).
     """
-    from stardist.geometry import star_dist
-    from stardist.utils import edt_prob
+    target = encode_batch(labels[None])[0]
+    return target[0], target[1:]
 
-    names, cells = np.unique(labels, return_inverse=True)
-    offset = 0 if names[0] == 0 else 1
-    if len(names) + offset > np.iinfo(np.uint16).max:
-        raise BadInput(f"star: {len(names)} cells in one image, at most 65534 are possible; cut it into blocks")
-    cells = (cells.reshape(labels.shape) + offset).astype(np.uint16)
-    framed = np.pad(cells, 1) if offset and len(names) == 1 else cells
-    probability = edt_prob(framed).astype(np.float32)
-    if framed is not cells:
-        probability = probability[1:-1, 1:-1]
-    distance = star_dist(cells, n_rays=N_RAYS, grid=(STRIDE, STRIDE))
-    return (
-        np.ascontiguousarray(probability[::STRIDE, ::STRIDE]),
-        np.ascontiguousarray(np.moveaxis(distance, -1, 0), dtype=np.float32),
-    )
+
+def encode_batch(labels: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Return ``(N, 33, Y', X')`` float32, probability and distances of `encode`, of ``(N, Y, X)`` instance labels."""
+    from postprocess import star_kernel
+
+    n, height, width = labels.shape
+    targets = np.zeros((n, 1 + N_RAYS, -(-height // STRIDE), -(-width // STRIDE)), np.float32)
+    steps = star_kernel.steps(N_RAYS, (height, width))
+    for target, image in zip(targets, labels, strict=True):
+        cells = _compact(image)
+        alone = 1 if cells.min() > 0 and cells.min() == cells.max() else 0  # without any outline the edge serves
+        squared = star_kernel.squared_distances(np.pad(cells, alone))
+        star_kernel.fill(cells, squared[alone : alone + height, alone : alone + width], *steps, STRIDE, target)
+    return targets
+
+
+def _compact(labels: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Return labels as int32, renumbered where a table of them would be larger than the image."""
+    if labels.max() > labels.size:
+        names, cells = np.unique(labels, return_inverse=True)
+        labels = cells.reshape(labels.shape) + (names[0] > 0)
+    return np.ascontiguousarray(labels, np.int32)
 
 
 def perfect(labels: NDArray[np.integer]) -> Prediction:

@@ -76,7 +76,29 @@ class DataConfig(Section):
     """The images, their annotations and how they are split."""
 
     path: str | None = Field(default=None, min_length=1)
-    """Folder of frames and masks or a dataset.zarr; null makes synthetic movies."""
+    """Folder of frames and masks, or a dataset.zarr (s3:// too); null makes synthetic movies."""
+    reader: str = Field(default="auto", pattern=r"^[a-z0-9-]+$")
+    """Reader of the folder, as data_io.convert --help lists them; auto takes the first that knows it."""
+    z: str | None = Field(default=None, pattern=r"^(max|mean|focus|[0-9]+)$")
+    """How a stack in depth becomes one plane: max, mean, focus or the number of the plane, from 0."""
+    channels: tuple[Name, ...] = ()
+    """Names or numbers (from 0) of the channels to use; all when empty."""
+    truth: Literal["auto", "gold", "silver"] = "auto"
+    """Which truth of a Cell Tracking Challenge sequence is learned from."""
+    labels: str | None = Field(default=None, min_length=1)
+    """Which of several label images of an OME-Zarr is the annotation."""
+    tiles: tuple[int, int] | None = None
+    """Rows and columns of tiles where each image is a mosaic; each tile becomes a field."""
+    split_touching: bool = False
+    """Whether cells drawn as one foreground are told apart by a watershed."""
+    normalise: Literal["frame", "dataset"] = "frame"
+    """Whether grey values are scaled by the percentiles of each frame or by those of the data set."""
+    folds: int = Field(default=0, ge=0, le=1000)
+    """Folds over groups that are stored with the data set; 0 stores none."""
+    fold: int | None = Field(default=None, ge=0)
+    """Which stored fold, from 0, is trained and tested; null takes the plain split."""
+    memory_gb: Positive | None = None
+    """Decoded training frames larger than this many gigabytes are streamed; null takes a quarter of the free memory."""
     split_by: str = Field(default="auto", pattern=r"^[A-Za-z0-9_.\-]+$")
     """What keeps train, validation and test apart: auto, field, time or the name of a group (patient, well)."""
     pixel_size_um: Positive | None = None

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from search import models
 from search.asha import Bracket
-from search.trial import crops_per_epoch, make_network
+from search.batches import crops_per_epoch
+from search.trial import make_network
 
 if TYPE_CHECKING:
     from data_io.store import Dataset

@@ -128,6 +128,7 @@ def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = print
     Returns an exit code: 4 when frames failed in post-processing.
     """
     from data_io.convert import convert
+    from data_io.intake import Settings
     from postprocess.run import print_progress
     from postprocess.run import run as postprocess
 
@@ -136,7 +137,7 @@ def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = print
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
-        dataset = convert(images, out / "dataset.zarr", annotations=False)
+        dataset = convert(images, out / "dataset.zarr", Settings(annotations=False))
     except BadInput:
         if made and not any(out.iterdir()):
             out.rmdir()
@@ -188,12 +189,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def dataset_of(run_dir: Path) -> Dataset:
     """Open the data set a run was made on."""
-    from data_io.store import Dataset
+    from postprocess.export import open_dataset
 
     if not (run_dir / RUN_FACTS).is_file():
         raise BadInput(f"{run_dir}: no run ({RUN_FACTS} is missing); give the folder of a search")
-    path = Path(json.loads((run_dir / RUN_FACTS).read_text())["dataset"])
-    return Dataset.open(path if path.is_absolute() else run_dir / path)
+    return open_dataset(run_dir)
 
 
 def held_out(dataset: Dataset) -> list[FrameRef]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_io.errors import BadInput
+from data_io.location import is_remote
 from data_io.provenance import provenance
 from search.changes import differences
 from search.config import Config, config_hash, load
@@ -14,9 +14,11 @@ from search.console import say
 from search.options import CONFIG_OF_A_RUN
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from data_io.store import Dataset
+    from search.batches import Banks
     from search.space import Plan
-    from search.trial import Banks
 
 RUNS = "runs"
 """Where runs without a name go."""
@@ -46,9 +48,12 @@ def prepare_data(config: Config, run_dir: Path) -> Dataset:
     """Make synthetic movies where no data are given, convert what is not a store yet, open it."""
     from data_io import synthetic
     from data_io.convert import convert
+    from data_io.intake import Settings
+    from data_io.location import located
+    from data_io.readers import Options
 
     data = config.data
-    source = Path(data.path) if data.path is not None else run_dir / "synthetic"
+    source = located(data.path) if data.path is not None else run_dir / "synthetic"
     if data.path is None and not (run_dir / "dataset.zarr").exists():
         made = data.synthetic
         say(f"making {made.fields} synthetic movies of {made.frames} frames, {made.height} x {made.width} px")
@@ -63,10 +68,18 @@ def prepare_data(config: Config, run_dir: Path) -> Dataset:
     dataset = convert(
         source,
         run_dir / "dataset.zarr",
-        pixel_size_um=data.pixel_size_um,
-        frame_interval_s=data.frame_interval_s,
-        split_by=data.split_by,
+        Settings(
+            pixel_size_um=data.pixel_size_um,
+            frame_interval_s=data.frame_interval_s,
+            split_by=data.split_by,
+            folds=data.folds,
+            split_touching=data.split_touching,
+            normalise=data.normalise,
+            reading=Options(data.reader, data.z, data.channels, data.truth, data.labels, data.tiles),
+        ),
     )
+    if data.fold is not None:
+        dataset = dataset.in_fold(data.fold)
     if not dataset.frames("test"):
         raise BadInput(f"{source}: no annotated frames to train and test on; add masks beside the frames")
     return dataset
@@ -95,13 +108,21 @@ def make_plan(config: Config, dataset: Dataset, *, fetch: bool = True) -> tuple[
     return plan(config, dataset.channels, weights=pretraining), notes
 
 
-def decode_frames(dataset: Dataset, run_dir: Path) -> Banks:
-    """Decode training and validation frames once into memory maps that all trials share."""
-    from data_io.crops import FrameBank
-    from search.trial import Banks
+def decode_frames(config: Config, dataset: Dataset, run_dir: Path) -> Banks:
+    """Decode training and validation frames once into memory maps that all trials share.
 
-    cache = run_dir / "cache"
-    FrameBank.build(dataset, dataset.frames("train"), cache / "train")
+    Training frames that are larger than the memory given to them are streamed instead; see `data_io.stream`.
+    """
+    from data_io import stream
+    from data_io.crops import FrameBank
+    from search.batches import Banks
+
+    cache, given = run_dir / "cache", config.data.memory_gb
+    refs = dataset.frames("train")
+    opened = stream.open_frames([dataset], [refs], cache / "train", None if given is None else int(given * 1e9))
+    if isinstance(opened, stream.FrameStream):
+        size = stream.bank_bytes(dataset, refs) / 1e9
+        say(f"training frames need {size:.3g} GB decoded: streamed, {opened.window} frames of each lane at a time")
     FrameBank.build(dataset, dataset.frames("val"), cache / "val")
     return Banks(train=(cache / "train").resolve(), val=(cache / "val").resolve())
 
@@ -126,16 +147,23 @@ def count_parameters(plan: Plan, dataset: Dataset) -> dict[str, int]:
 
 def run_facts(config: Config, dataset: Dataset, run_dir: Path) -> dict[str, Any]:
     """Return run.json: where the data are, what kind of run this is, and what made it."""
-    path = dataset.path.resolve()
-    inside = path.is_relative_to(run_dir.resolve())
     return {
         "kind": "search",
-        "dataset": str(path.relative_to(run_dir.resolve())) if inside else str(path),
+        "dataset": _place(dataset.path, run_dir),
+        "fold": config.data.fold,
         "synthetic": dataset.synthetic,
         "config_hash": config_hash(config),
         "data_hash": dataset.content_hash,
         "provenance": provenance(seed=config.seed),
     }
+
+
+def _place(path: Path, run_dir: Path) -> str:
+    """Return where a data set lies: relative to the run if it is inside, so that the run can be moved."""
+    if is_remote(path):
+        return str(path)
+    path = path.resolve()
+    return str(path.relative_to(run_dir.resolve()) if path.is_relative_to(run_dir.resolve()) else path)
 
 
 def remove_unstarted(run_dir: Path) -> None:

@@ -15,8 +15,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from search.recorder import Row
     from search.space import TrialConfig
-    from search.trial import Row
 
 LOG_EVERY = 15.0
 """Seconds between two plain lines about running trials."""

@@ -13,7 +13,7 @@ from data_io import files
 from data_io.provenance import provenance
 from postprocess import methods
 from search.config import config_hash
-from search.trial import best_row
+from search.recorder import best_row
 from search.tuning import elapsed_before
 
 if TYPE_CHECKING:

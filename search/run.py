@@ -28,9 +28,9 @@ from search.signals import Ended, Signals
 if TYPE_CHECKING:
     from data_io.store import Dataset
     from search.ledger import Ledger
+    from search.recorder import Row
     from search.scheduler import Watcher
     from search.space import Plan, TrialConfig
-    from search.trial import Row
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -124,7 +124,7 @@ def train(
     from search.tracking import make_tracker
 
     console.announce_cost(config, dataset, plan)
-    banks = prepare.decode_frames(dataset, run_dir)
+    banks = prepare.decode_frames(config, dataset, run_dir)
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:

@@ -14,8 +14,8 @@ from ray.tune.schedulers import FIFOScheduler
 
 from search.asha import CONTINUE, Bracket, Decision, has_diverged
 from search.ledger import Ledger, TrialState
+from search.recorder import COLUMNS, Row
 from search.space import TrialConfig
-from search.trial import COLUMNS, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from search.scheduler import Judge, LedgerScheduler, Watcher
 from search.space import Plan, TrialConfig
-from search.trial import Banks, run_trial
+from search.trial import run_trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from search.batches import Banks
     from search.config import Config
     from search.ledger import Ledger
 

@@ -39,6 +39,7 @@ ONLY_IN = {
 }
 # Needed although no code of ours imports them: they serve another package, which loads them when it needs them.
 SERVES_ANOTHER = {
+    "s3fs": "universal-pathlib loads it by name",
     "optuna": "Ray Tune's OptunaSearch loads it by name",
     "timm": "smp builds the encoders named tu-NAME with it",
     "torchvision": "timm needs the one that belongs to the torch release",
@@ -159,7 +160,16 @@ def test_files_are_named_for_what_they_hold() -> None:
 def test_every_package_is_in_the_distribution() -> None:
     found = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"}
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert set(settings["tool"]["setuptools"]["packages"]) == found == MAY_IMPORT.keys()
+    packages = set(settings["tool"]["setuptools"]["packages"])
+    rooms = {
+        ".".join(file.parent.relative_to(ROOT).parts) for name in found for file in ROOT.glob(f"{name}/**/__init__.py")
+    }
+    assert packages == rooms
+    assert found == MAY_IMPORT.keys()
+
+
+OPTIONAL = {"bioio", "s3fs", "universal-pathlib"}
+"""Distributions of extras: imported where they are asked for, with a remedy where they are missing."""
 
 
 def requirements(extras: bool = True) -> dict[str, Requirement]:
@@ -173,7 +183,7 @@ def test_what_is_imported_is_required_and_the_other_way_round() -> None:
     distributions = packages_distributions()
     modules = {name for file in SOURCES for name in imported(file)} - sys.stdlib_module_names - MAY_IMPORT.keys()
     used = {module: {canonicalize_name(name) for name in distributions[module]} for module in modules}
-    required = requirements(extras=False).keys()
+    required = requirements(extras=False).keys() | OPTIONAL
     brought_along = {"pydantic-core", "markupsafe"}  # parts of pydantic and jinja2 under a name of their own
     missing = [module for module, names in used.items() if not names & (required | brought_along)]
     assert not missing, f"imported but not required: {missing}"

@@ -21,6 +21,7 @@ from analysis.results import ONE_FIELD, Results
 from analysis.samples import TRUTH, from_paths, from_run, pair
 from data_io import convert
 from data_io.errors import REPORT_FAILED, BadInput
+from data_io.intake import Settings
 from data_io.synthetic import movie
 from postprocess import methods
 from postprocess import run as stage
@@ -260,7 +261,7 @@ def test_a_run_without_cells_names_the_stage_that_makes_them(run_folder: Path, t
 def test_new_images_without_annotation_are_compared_with_each_other_only(run_folder: Path, tmp_path: Path) -> None:
     images = tmp_path / "frames"
     shutil.copytree(run_folder / "movies" / "field_3" / "frames", images)
-    dataset = convert.convert(images, tmp_path / "dataset.zarr", annotations=False)
+    dataset = convert.convert(images, tmp_path / "dataset.zarr", Settings(annotations=False))
     (tmp_path / "run.json").write_text('{"dataset": "dataset.zarr", "kind": "predict", "synthetic": true}')
     masks = sorted((run_folder / "movies" / "field_3" / "masks").glob("*.tif"))
     store = PredictionStore.open_or_create(tmp_path / "predictions.zarr")

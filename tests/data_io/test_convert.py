@@ -17,13 +17,14 @@ from PIL import Image
 
 from data_io.convert import convert, main
 from data_io.errors import BadInput
+from data_io.intake import Settings
 from data_io.store import Dataset, FrameRef
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_pixels_and_labels_come_back_as_they_went_in(movie, discs, grey, tmp_path):
-    dataset = convert(movie, tmp_path / "d.zarr", pixel_size_um=0.5)
+    dataset = convert(movie, tmp_path / "d.zarr", Settings(pixel_size_um=0.5))
     field = dataset.fields["movie"]
     assert (field.n_frames, field.shape, field.dtype, field.pixel_size_um) == (5, (96, 128), "uint16", 0.5)
     assert (field.annotation, field.cells, field.tracked) == ("labels", (6,) * 5, True)
@@ -44,7 +45,7 @@ def test_a_second_run_does_nothing_and_another_source_is_refused(movie, tmp_path
     assert "nothing to do" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
     with pytest.raises(BadInput, match="pixel_size_um=None, not 2"):
-        convert(movie, out, pixel_size_um=2)
+        convert(movie, out, Settings(pixel_size_um=2))
     with pytest.raises(BadInput, match="another data set"):
         convert(write_movie(tmp_path / "other", frames=4), out)
 
@@ -142,7 +143,7 @@ def test_cell_size_is_that_of_the_training_frames(tmp_path, write_movie):
     dataset = convert(tmp_path / "set", tmp_path / "d.zarr")
     radius = {"a": 4, "b": 8, "c": 12}[dataset.frames("train")[0].field]
     assert dataset.recommended["cell_diameter_px"] == pytest.approx(2 * radius, rel=0.1)
-    alone = convert(tmp_path / "set", tmp_path / "e.zarr", annotations=False)
+    alone = convert(tmp_path / "set", tmp_path / "e.zarr", Settings(annotations=False))
     assert alone.recommended["cell_diameter_px"] == pytest.approx(16, rel=0.1)
 
 
@@ -178,7 +179,7 @@ def test_pixel_size_and_interval_come_from_the_files_where_they_say_it(tmp_path,
     tifffile.imwrite(tmp_path / "film_mask.tif", labels, photometric="minisblack")
     field = convert(tmp_path / "film.tif", tmp_path / "d.zarr").fields["film"]
     assert (field.pixel_size_um, field.frame_interval_s) == scale
-    told = convert(tmp_path / "film.tif", tmp_path / "e.zarr", pixel_size_um=0.5).fields["film"]
+    told = convert(tmp_path / "film.tif", tmp_path / "e.zarr", Settings(pixel_size_um=0.5)).fields["film"]
     assert told.pixel_size_um == 0.5
 
 
@@ -206,7 +207,7 @@ def test_frames_without_masks_are_for_prediction_only(movie, tmp_path):
     shutil.rmtree(movie / "masks")
     with pytest.raises(BadInput, match="no masks at all"):
         convert(movie, tmp_path / "d.zarr")
-    dataset = convert(movie, tmp_path / "d.zarr", annotations=False)
+    dataset = convert(movie, tmp_path / "d.zarr", Settings(annotations=False))
     assert dataset.splits.unit == "none"
     assert len(dataset.frames("unannotated")) == 5
 
@@ -247,7 +248,7 @@ def test_the_store_is_valid_ome_zarr(movie, tmp_path):
     from ome_zarr_models.v05 import ImageLabel, Labels
 
     out = tmp_path / "d.zarr"
-    convert(movie, out, pixel_size_um=0.5, frame_interval_s=60)
+    convert(movie, out, Settings(pixel_size_um=0.5, frame_interval_s=60))
     image = OmeImage.from_zarr(zarr.open_group(out / "movie", mode="r"))
     scale = image.ome_attributes.multiscales[0].datasets[0].coordinateTransformations[0].scale
     assert list(scale) == [60, 1, 0.5, 0.5]

@@ -9,7 +9,8 @@ import pytest
 import tifffile
 
 from data_io.errors import BadInput
-from data_io.readers import find, pair
+from data_io.readers import find
+from data_io.readers.folder import pair
 
 
 def _paths(*names: str) -> list[Path]:
@@ -65,7 +66,7 @@ def test_every_layout_gives_two_fields_of_twelve_frames_in_order(layout, tmp_pat
     assert [field.name for field in found.fields] == ["east", "west"]
     for field in found.fields:
         assert [file.image.stem for file in field.files] == [f"t{t}" for t in range(12)]
-        assert [file.mask.stem.removesuffix("_mask") for file in field.files] == [f"t{t}" for t in range(12)]
+        assert [file.drawing.path.stem.removesuffix("_mask") for file in field.files] == [f"t{t}" for t in range(12)]
 
 
 def test_hidden_and_foreign_files_are_left_alone(movie):

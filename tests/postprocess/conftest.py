@@ -74,6 +74,7 @@ def make_run(tmp_path, crowd):
     import tifffile
 
     from data_io.convert import convert
+    from data_io.intake import Settings
     from postprocess import methods
     from postprocess.predictions import PredictionStore
 
@@ -90,7 +91,7 @@ def make_run(tmp_path, crowd):
             image = (1000 + 500 * (moved > 0) + rng.normal(0, 20, moved.shape)).astype(np.uint16)
             tifffile.imwrite(source / "frames" / f"t{t}.tif", image)
             tifffile.imwrite(source / "masks" / f"t{t}.tif", moved.astype(np.uint16))
-        dataset = convert(source, run / "dataset.zarr", pixel_size_um=pixel_size_um)
+        dataset = convert(source, run / "dataset.zarr", Settings(pixel_size_um=pixel_size_um))
         (run / "run.json").write_text(json.dumps({"dataset": "dataset.zarr", "kind": "search", "synthetic": False}))
         store = PredictionStore.open_or_create(run / "predictions.zarr")
         for name, target in methods.TARGETS.items():

@@ -1,0 +1,134 @@
+"""Training and validation batches of a trial: crops cut and augmented by `data_io`, encoded here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from data_io import crops, stream
+from data_io.crops import FrameBank
+from search import targets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from data_io.stream import FrameStream
+    from search.space import TrialConfig
+
+    Frames = FrameBank | FrameStream
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+CALIBRATION_BATCHES = 6
+"""Batches over which the statistics of batch normalisation are taken before a validation."""
+
+
+@dataclass(frozen=True)
+class Banks:
+    """Folders of the training and validation frames, shared read-only by all trials of a node; see `data_io.stream`."""
+
+    train: Path
+    val: Path
+
+
+class CropBatches(IterableDataset[Batch]):
+    """Encoded batches of one epoch; worker w of W cuts every W-th, so that their order is the same for any W."""
+
+    def __init__(self, bank: Frames, trial: TrialConfig, epoch: int) -> None:
+        self.bank = bank
+        self.trial = trial
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield (images ``(N, C, S, S)`` float32, encoded target, labels ``(N, S, S)`` int32)."""
+        worker = get_worker_info()
+        share = (worker.id, worker.num_workers) if worker else (0, 1)
+        for images, labels in epoch_batches(self.bank, self.trial, self.epoch, *share):
+            yield _tensors(self.trial.target, images, labels)
+
+
+def epoch_batches(
+    bank: Frames, trial: TrialConfig, epoch: int, worker: int = 0, workers: int = 1
+) -> Iterator[tuple[Any, Any]]:
+    """Augmented crops of one epoch, a pure function of the trial's seed and `epoch`; one worker's share of them."""
+    train = trial.train
+    return crops.batches(
+        bank,
+        seed=trial.seed,
+        epoch=epoch,
+        n=crops_per_epoch(bank.shapes, trial),
+        size=trial.crop,
+        batch=train.batch_size,
+        strength=trial.augmentation,
+        foreground=train.foreground,
+        worker=worker,
+        workers=workers,
+    )
+
+
+def crops_per_epoch(shapes: Sequence[tuple[int, int]], trial: TrialConfig) -> int:
+    """Crops of an epoch: as configured, else as many as cover the area of the training frames once."""
+    if trial.train.crops_per_epoch is not None:
+        return trial.train.crops_per_epoch
+    return max(trial.train.batch_size, math.ceil(sum(y * x for y, x in shapes) / trial.crop**2))
+
+
+class Batches(pl.LightningDataModule):
+    """Training batches of the current epoch and the fixed validation crops."""
+
+    def __init__(self, trial: TrialConfig, banks: Banks) -> None:
+        super().__init__()
+        self.trial = trial
+        self.bank = stream.reopen(banks.train)
+        images, labels = crops.tiles(FrameBank.open(banks.val), size=trial.crop, limit=trial.train.validation_crops)
+        size = trial.train.batch_size
+        self.calibration = self._calibration(size)
+        self.val = [
+            _tensors(trial.target, images[i : i + size], labels[i : i + size]) for i in range(0, len(images), size)
+        ]
+
+    def _calibration(self, batch: int) -> list[torch.Tensor]:
+        """Whole batches of training crops as each epoch draws them, but not augmented; none when switched off."""
+        trial = self.trial
+        if not trial.train.calibrate_batchnorm:
+            return []
+        drawn = self.bank.crops(
+            seed=trial.seed,
+            epoch=0,
+            n=CALIBRATION_BATCHES * batch,
+            size=trial.crop,
+            batch=batch,
+            foreground=trial.train.foreground,
+        )
+        return [torch.from_numpy(images) for _, (images, _) in islice(drawn, CALIBRATION_BATCHES)]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
+        return crops_per_epoch(self.bank.shapes, self.trial) // self.trial.train.batch_size
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the epoch the trainer is in."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        workers = self.trial.train.workers
+        context = "forkserver" if workers else None
+        return DataLoader(
+            CropBatches(self.bank, self.trial, epoch),
+            batch_size=None,
+            num_workers=workers,
+            multiprocessing_context=context,
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the same crops in every epoch and every trial of one crop size."""
+        return DataLoader(self.val, batch_size=None)  # type: ignore[arg-type]
+
+
+def _tensors(target: str, images: Any, labels: Any) -> Batch:
+    return torch.from_numpy(images), torch.from_numpy(targets.encode(target, labels)), torch.from_numpy(labels)

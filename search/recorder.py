@@ -1,0 +1,148 @@
+"""What a trial leaves after each epoch: its row of metrics.csv, example crops, the checkpoint that is due."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from data_io import files
+from search import checkpoints, targets
+from search.module import SegmentationModule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from postprocess.prediction import Prediction
+    from search.batches import Batch
+    from search.space import TrialConfig
+
+Row = dict[str, Any]
+
+COLUMNS = (
+    "epoch",
+    "train_loss",
+    "val_loss",
+    "val_dataset_iou",
+    "val_per_image_iou",
+    "rung_metric",
+    "learning_rate",
+    "seconds",
+)
+EXAMPLES = 4
+"""Validation crops kept in examples.npz."""
+
+
+class Diverged(RuntimeError):
+    """The training loss or the rung metric is no finite number."""
+
+
+class Recorder(pl.Callback):
+    """Closes every epoch: metrics.csv, the checkpoint when one is due, then the report, in this order."""
+
+    def __init__(self, trial: TrialConfig, folder: Path, report: Callable[[Row], None]) -> None:
+        self.trial = trial
+        self.folder = folder
+        self.report = report
+        self.rows: list[Row] = read_metrics(folder / "metrics.csv")
+        self.started = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed what the epoch draws (dropout), so that a repeated epoch is the same."""
+        torch.manual_seed((self.trial.seed * 1_000_003 + trainer.current_epoch) % 2**63)
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write and report the row of this epoch; raise Diverged when it has no finite loss."""
+        if not isinstance(pl_module, SegmentationModule):
+            raise TypeError(f"Recorder records a SegmentationModule, not {type(pl_module).__name__}")
+        row = self._row(trainer, pl_module)
+        self.rows = [r for r in self.rows if r["epoch"] < row["epoch"]] + [row]
+        improved = row["epoch"] == best_row(self.rows)["epoch"]
+        if improved:
+            save_examples(self.folder / "examples.npz", pl_module, trainer.datamodule.val)  # type: ignore[attr-defined]
+        write_metrics(self.folder / "metrics.csv", self.rows)
+        if improved or row["epoch"] % self.trial.train.checkpoint_every == 0 or row["epoch"] == self.trial.epochs:
+            self._checkpoint(trainer, row)
+        self.report(row)
+        if not math.isfinite(row["train_loss"]):
+            raise Diverged(f"training loss is {row['train_loss']} after epoch {row['epoch']}")
+
+    def _row(self, trainer: pl.Trainer, module: SegmentationModule) -> Row:
+        overlap = module.overlap
+        losses, module.train_losses = module.train_losses, []
+        values = (
+            trainer.current_epoch + 1,
+            float(torch.stack(losses).mean()),
+            float(np.mean(module.val_losses)),
+            overlap.dataset_iou,
+            overlap.per_image_iou,
+            targets.rung_metric(self.trial.target, overlap),
+            float(trainer.optimizers[0].param_groups[0]["lr"]),
+            time.perf_counter() - self.started,
+        )
+        return dict(zip(COLUMNS, values, strict=True))
+
+    def _checkpoint(self, trainer: pl.Trainer, row: Row) -> None:
+        root = self.folder / "checkpoints"
+        folder = checkpoints.folder_of(root, row["epoch"])
+        checkpoints.prune(root, {r["epoch"] for r in self.rows if r["epoch"] < row["epoch"]})
+        folder.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer.save_checkpoint(folder / checkpoints.STATE)
+        checkpoints.seal(folder, row["epoch"], row["rung_metric"])
+        checkpoints.prune(root, {row["epoch"], best_row(self.rows)["epoch"]})
+
+
+def best_row(rows: list[Row]) -> Row:
+    """Row with the highest finite rung metric, the earliest of equals."""
+    return max(rows, key=lambda r: (r["rung_metric"] if math.isfinite(r["rung_metric"]) else -math.inf, -r["epoch"]))
+
+
+def save_examples(path: Path, module: SegmentationModule, batches: list[Batch]) -> None:
+    """Write the first validation crops with their foreground probability: image, truth, foreground ``(N, Y, X)``."""
+    images, _, labels = batches[0]
+    images, labels = images[:EXAMPLES], labels[:EXAMPLES]
+    shape = (labels.shape[1], labels.shape[2])
+    module.eval()
+    with torch.no_grad():
+        predictions = targets.to_predictions(module.trial.target, module.network(images.to(module.device)), shape)
+    module.train()
+    foreground = np.stack([_foreground(p) for p in predictions])
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, image=images[:, 0].numpy(), truth=labels.numpy(), foreground=foreground)
+    files.write_bytes(path, buffer.getvalue())
+
+
+def _foreground(prediction: Prediction) -> np.ndarray[Any, Any]:
+    """Probability of being a cell, ``(Y, X)`` float32; star samples are repeated to pixels."""
+    probability = prediction.probability.astype(np.float32) / 255
+    mask = 1 - probability[0] if len(probability) == 3 else probability[0]
+    height, width = prediction.shape
+    return np.asarray(mask.repeat(prediction.grid, 0).repeat(prediction.grid, 1)[:height, :width])
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """Rows of a metrics.csv, none where it is missing."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def write_metrics(path: Path, rows: list[Row]) -> None:
+    """Write metrics.csv whole and atomically."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_text(path, text.getvalue())
