@@ -34,6 +34,8 @@ FAR = 7.0
 """Beyond this distance from every outline there is nothing of a cell."""
 SEAM = 1.2
 """Gaussian sigma in px over which the focus of one cell passes into that of a cell it touches."""
+UNIT = np.stack([np.sin(ANGLES), np.cos(ANGLES)], axis=1)
+"""(y, x) of length 1 in each direction of an outline."""
 GRAIN, GRAIN_SIGMA = 96, 1.3
 """Width of a cell's own texture and sigma of its smoothness, px."""
 GRAIN_KEPT = 0.81
@@ -126,12 +128,12 @@ def _draw(
 ) -> None:
     """Fill the three images of a scene."""
     height, width = distance.shape
-    ys, xs = np.empty(361), np.empty(361)
+    ys, xs = np.empty(1080), np.empty(1080)
     for i in range(len(centres)):
         cy, cx = centres[i]
         reach = outlines[i].max() + FAR
-        for k in range(361):
-            ys[k], xs[k] = outlines[i, k] * np.sin(ANGLES[k]), outlines[i, k] * np.cos(ANGLES[k])
+        for k in range(1080):
+            ys[k], xs[k] = outlines[i, k % 360] * UNIT[k % 360, 0], outlines[i, k % 360] * UNIT[k % 360, 1]
         for y in range(max(0, int(cy - reach)), min(height, int(cy + reach) + 2)):
             for x in range(max(0, int(cx - reach)), min(width, int(cx + reach) + 2)):
                 dy, dx = y - cy, x - cx
@@ -144,7 +146,7 @@ def _draw(
                 if edge - out <= distance[y, x] and edge >= out:
                     continue  # the outline is no farther than along the radius
                 look = 90 if out > 0.4 * edge else 180
-                s = np.sqrt(_squared_distance(ys, xs, dy, dx, at, look))
+                s = np.sqrt(_squared_distance(ys, xs, dy, dx, at + 360, look))
                 if edge < out:
                     s = -s
                 if s > distance[y, x]:
@@ -156,22 +158,20 @@ def _draw(
 def _squared_distance(
     ys: NDArray[np.float64], xs: NDArray[np.float64], y: float, x: float, at: int, look: int
 ) -> float:
-    """Return the squared distance of a point to a closed outline of 361 points, the last the first again.
+    """Return the squared distance of a point to a closed outline of 360 points, gone round three times.
 
-    The nearest point is looked for within `look` points of the point `at`.
+    The nearest point is looked for within `look` points of the point `at` of the second turn.
     """
-    nearest, least = 0, np.inf
-    for step in range(at - look, at + look, 9):
-        k = (step + 360) % 360
+    nearest, least = at, np.inf
+    for k in range(at - look, at + look, 9):
         q = (ys[k] - y) ** 2 + (xs[k] - x) ** 2
         if q < least:
             nearest, least = k, q
-    for step in range(nearest - 8, nearest + 9):
-        k = (step + 360) % 360
+    for k in range(nearest - 8, nearest + 9):
         q = (ys[k] - y) ** 2 + (xs[k] - x) ** 2
         if q < least:
             nearest, least = k, q
-    for k in (nearest, (nearest + 359) % 360):
+    for k in (nearest, nearest - 1):
         ey, ex = ys[k + 1] - ys[k], xs[k + 1] - xs[k]
         py, px = y - ys[k], x - xs[k]
         along = min(1.0, max(0.0, (py * ey + px * ex) / (ey * ey + ex * ex)))

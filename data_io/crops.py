@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_io.augment import augment
+from data_io.buffers import Buffers
 from data_io.errors import BadInput
 from data_io.files import building, write_json
 from data_io.store import FrameRef
@@ -123,10 +124,14 @@ class FrameBank:
         worker: int = 0, workers: int = 1, first: int = 0,
     ) -> Iterator[tuple[int, Crops]]:  # fmt: skip
         """Yield (k, crops of batch k) of an epoch for every batch of this worker from `first` on."""
-        order = plan(self, seed=seed, epoch=epoch, n=n, size=size, foreground=foreground)
+        order, buffers = plan(self, seed=seed, epoch=epoch, n=n, size=size, foreground=foreground), Buffers()
         for k in range(first, n // batch):
             if k % workers == worker:
-                yield k, cut(self, order[k * batch : (k + 1) * batch], size)
+                images = buffers.take((batch, self.channels, size, size), np.float32)
+                labels = buffers.take((batch, size, size), np.int32)
+                _cut_into(images, labels, self, order[k * batch : (k + 1) * batch])
+                yield k, (images, labels)
+                del images, labels
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as a path: it maps the same files instead of getting a copy."""
@@ -198,6 +203,14 @@ def cut(bank: FrameBank, plan: NDArray[np.integer], size: int) -> Crops:
     """
     images = np.empty((len(plan), bank.channels, size, size), np.float32)
     labels = np.empty((len(plan), size, size), np.int32)
+    _cut_into(images, labels, bank, plan)
+    return images, labels
+
+
+def _cut_into(
+    images: NDArray[np.float32], labels: NDArray[np.int32], bank: FrameBank, plan: NDArray[np.integer]
+) -> None:
+    size = labels.shape[-1]
     for i, (frame, y, x) in enumerate(plan.tolist()):
         image = bank.image(frame)[:, y : y + size, x : x + size]
         label = bank.labels(frame)[y : y + size, x : x + size]
@@ -207,7 +220,6 @@ def cut(bank: FrameBank, plan: NDArray[np.integer], size: int) -> Crops:
             image, label = np.pad(image, [(0, 0), *edges], "symmetric"), np.pad(label, edges, "symmetric")
         images[i] = image
         labels[i] = label
-    return images, labels
 
 
 def batches(

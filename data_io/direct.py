@@ -25,35 +25,37 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """Reads the frames of a data set; what it returns is read-only."""
+    """Reads the frames of a data set into arrays."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self._arrays: dict[str, Array | None] = {}
 
-    def image(self, ref: FrameRef) -> NDArray[Any]:
-        """Return a frame as `Dataset.image` does."""
-        found = self._frame(f"{self.dataset.fields[ref.field].slug}/{LEVEL}", ref.frame)
-        return _locked(self.dataset.image(ref)) if found is None else found
+    def image(self, ref: FrameRef, out: NDArray[Any]) -> None:
+        """Fill `out` `(C, Y, X)` with a frame as `Dataset.image` returns it."""
+        if not self._fill(out, f"{self.dataset.fields[ref.field].slug}/{LEVEL}", ref.frame):
+            out[...] = self.dataset.image(ref)
 
-    def labels(self, ref: FrameRef) -> NDArray[np.int32]:
-        """Return the annotation of an annotated frame as `Dataset.labels` does."""
-        found = self._frame(f"{self.dataset.fields[ref.field].slug}/{TRUTH}/{LEVEL}", ref.frame)
-        return _locked(self.dataset.labels(ref)) if found is None else found
+    def labels(self, ref: FrameRef, out: NDArray[np.int32]) -> None:
+        """Fill `out` `(Y, X)` with the annotation of an annotated frame as `Dataset.labels` returns it."""
+        if not self._fill(out, f"{self.dataset.fields[ref.field].slug}/{TRUTH}/{LEVEL}", ref.frame):
+            out[...] = self.dataset.labels(ref)
 
-    def _frame(self, name: str, frame: int) -> NDArray[Any] | None:
-        """Return a frame of an array, or None if zarr has to read it."""
+    def _fill(self, out: NDArray[Any], name: str, frame: int) -> bool:
+        """Fill `out` with a frame of an array; False if zarr has to read it."""
         if name not in self._arrays:
             self._arrays[name] = self._open(name)
         array = self._arrays[name]
-        if array is None:
-            return None
+        if array is None or array.dtype != out.dtype or array.shape[1:] != out.shape:
+            return False
         key = array.metadata.encode_chunk_key((frame, *(0 for _ in array.shape[1:])))
         try:
-            plain = imagecodecs.zstd_decode((self.dataset.path / name / key).read_bytes())
-            return np.frombuffer(plain, array.dtype).reshape(array.shape[1:])
+            found = imagecodecs.zstd_decode(
+                (self.dataset.path / name / key).read_bytes(), out=out.reshape(-1).view("u1")
+            )
         except (OSError, RuntimeError, ValueError):
-            return None
+            return False
+        return len(found) == out.nbytes
 
     def _open(self, name: str) -> Array | None:
         """Return an array if a frame of it is one zstd stream in a file."""
@@ -72,8 +74,3 @@ def _is_plain(array: Array) -> bool:
         return (described["compressor"] or {}).get("id") == "zstd" and not array.filters and array.order == "C"
     endian = described["codecs"][0].get("configuration", {}).get("endian", "little")
     return [codec["name"] for codec in described["codecs"]] == ["bytes", "zstd"] and endian == "little"
-
-
-def _locked(values: NDArray[Any]) -> NDArray[Any]:
-    values.flags.writeable = False
-    return values

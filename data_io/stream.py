@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_io.buffers import Buffers
 from data_io.crops import FrameBank, lay, middles
 from data_io.errors import BadInput
 from data_io.files import building, write_json
@@ -65,6 +66,7 @@ class FrameStream:
     most_held: int = 0
     """Largest value of `held` so far."""
     _frames: dict[int, tuple[NDArray[Any], NDArray[np.int32], NDArray[np.float64]]] = field(default_factory=dict)
+    _buffers: Buffers = field(default_factory=Buffers)
 
     @classmethod
     def build(
@@ -163,9 +165,8 @@ class FrameStream:
             The number of workers does not divide the number of lanes.
         """
         if self.lanes % workers:
-            raise BadInput(
-                f"{workers} loading workers: frames are streamed in {self.lanes} lanes; use 1, 2 or 4 workers"
-            )
+            few = "1, 2 or 4 workers" if self.lanes > 1 else "1 worker"
+            raise BadInput(f"{workers} loading workers: frames are streamed in {self.lanes} lanes; use {few}")
         lanes = plan_lanes(self, seed=seed, epoch=epoch, n=n, size=size, batch=batch, foreground=foreground)
         current = [-1] * self.lanes
         try:
@@ -176,13 +177,14 @@ class FrameStream:
                 yield k, self._cut(lanes[k % self.lanes], part, current, size)
         finally:
             self._frames.clear()
+            self._buffers = Buffers()
             self.held = 0
 
     def _cut(self, lane: Lane, part: slice, current: list[int], size: int) -> Crops:
         """Return the crops of one batch; a window is let go before the next one of its lane is decoded."""
         places, windows = lane.places[part].tolist(), lane.windows[part].tolist()
-        images = np.empty((len(places), self.channels, size, size), np.float32)
-        labels = np.empty((len(places), size, size), np.int32)
+        images = self._buffers.take((len(places), self.channels, size, size), np.float32)
+        labels = self._buffers.take((len(places), size, size), np.int32)
         for i, ((frame, y, x), window) in enumerate(zip(places, windows, strict=True)):
             if window != current[lane.number]:
                 self._turn(lane.frames.get(current[lane.number], ()), lane.frames[window])
@@ -193,24 +195,25 @@ class FrameStream:
 
     def _turn(self, old: Sequence[int], new: Sequence[int]) -> None:
         """Let the frames of one window go and decode those of another."""
-        from dask.base import compute
-        from dask.delayed import delayed
+        from dask.threaded import get
 
         for frame in old:
             image, drawn, _ = self._frames.pop(frame)
             self.held -= image.nbytes + drawn.nbytes
-        tasks = [delayed(self._decode)(frame) for frame in new]
-        found = compute(*tasks, scheduler="threads")  # type: ignore[no-untyped-call]  # dask is untyped
-        for frame, one in zip(new, found, strict=True):
-            self._frames[frame] = one
-            self.held += one[0].nbytes + one[1].nbytes
+            del image, drawn
+        graph = {}
+        for frame in new:
+            k, ref = self.refs[frame]
+            one, limits = self.datasets[k].fields[ref.field], self.datasets[k].limits(ref)
+            image = self._buffers.take((self.channels, *one.shape), one.dtype)
+            drawn = self._buffers.take(one.shape, np.int32)
+            graph["image", frame] = (self._readers[k].image, ref, image)
+            graph["labels", frame] = (self._readers[k].labels, ref, drawn)
+            self._frames[frame] = image, drawn, limits
+            self.held += image.nbytes + drawn.nbytes
+        get(graph, list(graph))  # type: ignore[no-untyped-call]  # dask is untyped
         self.decoded += len(new)
         self.most_held = max(self.most_held, self.held)
-
-    def _decode(self, frame: int) -> tuple[NDArray[Any], NDArray[np.int32], NDArray[np.float64]]:
-        k, ref = self.refs[frame]
-        reader = self._readers[k]
-        return reader.image(ref), reader.labels(ref), self.datasets[k].limits(ref)
 
 
 @dataclass(frozen=True, eq=False)

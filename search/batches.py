@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from data_io import crops, stream
+from data_io.augment import Augmentation
 from data_io.crops import FrameBank
 from search import targets
 
@@ -65,11 +66,17 @@ def epoch_batches(
         n=crops_per_epoch(bank.shapes, trial),
         size=trial.crop,
         batch=train.batch_size,
-        strength=trial.augmentation,
+        strength=augmentation_of(trial),
         foreground=train.foreground,
         worker=worker,
         workers=workers,
     )
+
+
+def augmentation_of(trial: TrialConfig) -> Augmentation:
+    """Return what a trial does to its training crops."""
+    train = trial.train
+    return Augmentation(trial.augmentation, rotation=train.rotation, elastic=train.elastic, defocus=train.defocus)
 
 
 def crops_per_epoch(shapes: Sequence[tuple[int, int]], trial: TrialConfig) -> int:

@@ -201,6 +201,12 @@ class TrainConfig(Section):
     """Whether the statistics of batch normalisation are taken anew from unaugmented crops before each validation."""
     foreground: Fraction = 0.7
     """Fraction of the training crops that hold a cell's middle; the others lie anywhere."""
+    rotation: Fraction = 0.0
+    """Fraction of the training crops turned by any angle, where the augmentation strength is above 0."""
+    elastic: Fraction = 0.0
+    """Fraction of the training crops bent elastically, likewise."""
+    defocus: Fraction = 0.0
+    """Fraction of the training crops blurred as out of focus, likewise."""
     workers: int = Field(default=0, ge=0, le=256)
     """Processes that cut crops beside the training; 0 cuts them in the trial's own process."""
 

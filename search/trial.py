@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 from data_io import files
 from search import checkpoints, models
-from search.batches import Batches
+from search.batches import Batches, augmentation_of
 from search.losses import loss_for
 from search.module import SegmentationModule
 from search.recorder import Recorder, best_row
@@ -45,7 +45,7 @@ def run_trial(trial: TrialConfig, banks: Banks, folder: Path, report: Callable[[
     banks
         Decoded training and validation frames.
     folder
-        The trial's own folder: config.yaml, metrics.csv, examples.npz, checkpoints/.
+        The trial's own folder: config.yaml, augmentation.json, metrics.csv, examples.npz, checkpoints/.
     report
         Called once per completed epoch with the row of metrics.csv; after an interruption once more with the last one.
 
@@ -56,6 +56,7 @@ def run_trial(trial: TrialConfig, banks: Banks, folder: Path, report: Callable[[
     """
     folder.mkdir(parents=True, exist_ok=True)
     files.write_text(folder / "config.yaml", to_yaml(trial))
+    files.write_json(folder / "augmentation.json", augmentation_of(trial).record())
     newest = checkpoints.newest(folder / "checkpoints")
     recorder = Recorder(trial, folder, report)
     if newest is None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from data_io import synthetic
 from data_io.convert import convert
 from data_io.crops import FrameBank
+from data_io.stream import FrameStream, frame_bytes, reopen
 from search import checkpoints
 from search.batches import Banks, CropBatches
 from search.config import load
@@ -96,7 +100,7 @@ def test_a_trial_reports_every_epoch_and_leaves_its_files(target: str, banks: Ba
     run_trial(trial_of(target, epochs=2), banks, tmp_path, rows.append)
     assert [row["epoch"] for row in rows] == [1, 2]
     assert all(np.isfinite(row["train_loss"]) for row in rows)
-    assert {p.name for p in tmp_path.iterdir()} == {"config.yaml", "metrics.csv", "examples.npz", "checkpoints"}
+    assert {p.name for p in tmp_path.iterdir()} == {"augmentation.json", "config.yaml", "metrics.csv", "examples.npz", "checkpoints"}
     with np.load(tmp_path / "examples.npz") as examples:
         assert examples["image"].shape == examples["truth"].shape == examples["foreground"].shape
         assert 0 <= examples["foreground"].min() <= examples["foreground"].max() <= 1
@@ -210,3 +214,30 @@ def test_crops_come_in_the_same_order_for_any_number_of_workers(banks: Banks) ->
     assert len(alone) == 2
     for workers in (1, 2):
         assert all(torch.equal(a, b) for a, b in zip(alone, order(workers), strict=True))
+
+
+def test_crops_come_in_the_same_order_from_memory_and_streams_for_any_number_of_loading_workers(
+    dataset: Dataset, banks: Banks, tmp_path: Path
+) -> None:
+    refs = dataset.frames()
+    FrameStream.build([dataset], [refs], tmp_path / "stream", 4 * frame_bytes(dataset, refs[0]))
+    trial = trial_of()
+    for folder in (banks.train, tmp_path / "stream"):
+        orders = []
+        for workers in (0, 1, 2):
+            batches = CropBatches(reopen(folder), trial, epoch=1)
+            context = "forkserver" if workers else None
+            loader = DataLoader(batches, batch_size=None, num_workers=workers, multiprocessing_context=context)
+            orders.append([hashlib.sha256(images.numpy().tobytes()).hexdigest() for images, _, _ in loader])
+        assert orders[0] == orders[1] == orders[2]
+        assert len(set(orders[0])) == len(orders[0])
+
+
+def test_a_streamed_trial_trains_and_records_its_augmentation(dataset: Dataset, banks: Banks, tmp_path: Path) -> None:
+    refs = dataset.frames()
+    FrameStream.build([dataset], [refs], tmp_path / "stream", 4 * frame_bytes(dataset, refs[0]))
+    rows: list[Row] = []
+    run_trial(trial_of(), Banks(tmp_path / "stream", banks.val), tmp_path / "t", rows.append)
+    assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+    recorded = json.loads((tmp_path / "t/augmentation.json").read_text())
+    assert recorded["transformations"]["turn"] == {"orientations": 8}
