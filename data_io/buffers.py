@@ -19,6 +19,7 @@ class Buffers:
     """Hands out arrays of undefined content; the memory of one is used again when nothing refers to it any more.
 
     An array, a view of it and a tensor made from it all keep the memory: whoever holds a batch keeps it unchanged.
+    Unused memory of other sizes is given back before more is taken.
     """
 
     def __init__(self) -> None:
@@ -30,8 +31,10 @@ class Buffers:
         return self._free(size).view(dtype).reshape(shape)
 
     def _free(self, size: int) -> NDArray[np.uint8]:
-        for k in range(len(self._memory)):
-            if sys.getrefcount(self._memory[k]) == UNUSED and self._memory[k].size == size:
+        unused = [k for k in range(len(self._memory)) if sys.getrefcount(self._memory[k]) <= UNUSED]
+        for k in unused:
+            if self._memory[k].size == size:
                 return self._memory[k]
+        self._memory = [memory for k, memory in enumerate(self._memory) if k not in unused]
         self._memory.append(np.empty(size, np.uint8))
         return self._memory[-1]

@@ -155,6 +155,8 @@ def summary(dataset: Dataset) -> str:
         f"  read as {source['reader']}, written as OME-Zarr {dataset.ome_zarr}",
         f"  {kinds}: {sum(sum(f.cells) for f in fields)} cells; recommended crop {dataset.recommended['crop']} px",
     ]
+    if dataset.channels > 1:
+        lines.append(f"  channels: {', '.join(fields[0].channels)}")
     if dataset.splits.unit != "none":
         parts = ", ".join(f"{part} {len(dataset.frames(part))}" for part in ("train", "val", "test"))
         lines.append(f"  split by {dataset.splits.unit}: {parts} frames")

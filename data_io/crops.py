@@ -83,19 +83,15 @@ class FrameBank:
             raise BadInput(
                 f"{datasets[1].path}: another number of channels than {datasets[0].path}; choose with channels"
             )
-        wanted = {
-            "content": [dataset.content_hash for dataset in datasets],
-            "refs": [[ref.field, ref.frame] for _, ref in every],
-            "frames": [len(own) for own in refs],
-        }
-        if not _holds(cache_dir, wanted):
+        wanted = contents(datasets, refs)
+        if not holds(cache_dir, wanted):
             try:
                 with building(cache_dir) as partial:
                     _decode(every, partial, wanted)
-                    if not _holds(cache_dir, wanted):
+                    if not holds(cache_dir, wanted):
                         shutil.rmtree(cache_dir, ignore_errors=True)
             except OSError:  # another process was faster with the same frames: theirs will do
-                if not _holds(cache_dir, wanted):
+                if not holds(cache_dir, wanted):
                     raise
         return cls.open(cache_dir)
 
@@ -289,7 +285,16 @@ def middles(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.rint(sums / area[:, None]).astype(np.int32)
 
 
-def _holds(cache_dir: Path, wanted: dict[str, Any]) -> bool:
+def contents(datasets: Sequence[Dataset], refs: Sequence[Sequence[FrameRef]]) -> dict[str, Any]:
+    """Return what a bank of these frames is known by."""
+    return {
+        "content": [dataset.content_hash for dataset in datasets],
+        "refs": [[ref.field, ref.frame] for own in refs for ref in own],
+        "frames": [len(own) for own in refs],
+    }
+
+
+def holds(cache_dir: Path, wanted: dict[str, Any]) -> bool:
     """Say whether a complete bank of just these frames is there."""
     try:
         index = json.loads((cache_dir / INDEX).read_text())

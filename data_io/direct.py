@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import imagecodecs
-import numpy as np
 
 from data_io import zarr_io
 from data_io.location import is_remote
@@ -18,6 +17,7 @@ from data_io.ngff import LEVEL
 from data_io.store import TRUTH
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from data_io.store import Dataset, FrameRef
@@ -50,9 +50,8 @@ class Reader:
             return False
         key = array.metadata.encode_chunk_key((frame, *(0 for _ in array.shape[1:])))
         try:
-            found = imagecodecs.zstd_decode(
-                (self.dataset.path / name / key).read_bytes(), out=out.reshape(-1).view("u1")
-            )
+            data = (self.dataset.path / name / key).read_bytes()
+            found = imagecodecs.zstd_decode(data, out=out.data.cast("B"))
         except (OSError, RuntimeError, ValueError):
             return False
         return len(found) == out.nbytes

@@ -162,12 +162,22 @@ def _named(path: Path, paged: Paged, options: Options) -> tuple[Paged, str]:
     return paged, ""
 
 
+def refuse_size(path: Path, height: int, width: int) -> None:
+    """Refuse a plane of more than 2**28 pixels.
+
+    Raises
+    ------
+    BadInput
+        It is larger.
+    """
+    if height * width > MAX_PIXELS:
+        raise BadInput(f"{path}: {height} x {width} pixels in one plane; cut it into tiles first")
+
+
 def _refuse_bombs(path: Path, paged: Paged) -> None:
     sizes, bytes_of_file = paged.sizes, path.stat().st_size
-    pixels = sizes["Y"] * sizes["X"]
-    if pixels > MAX_PIXELS:
-        raise BadInput(f"{path}: {sizes['Y']} x {sizes['X']} pixels in one plane; cut it into tiles first")
-    plane = pixels * sizes.get("S", 1) * paged.dtype.itemsize
+    refuse_size(path, sizes["Y"], sizes["X"])
+    plane = sizes["Y"] * sizes["X"] * sizes.get("S", 1) * paged.dtype.itemsize
     if plane >= BOMB_BYTES and plane > BOMB_RATIO * bytes_of_file:
         told = f"a plane of {plane >> 20} MiB in a file of {bytes_of_file >> 10} KiB"
         raise BadInput(f"{path}: {told}, as in a decompression bomb; save it without compression if it is real")

@@ -20,6 +20,8 @@ MAX_LABEL = 2**31 - 1
 LABELS = "labels"
 COMPONENTS = "binary: connected components"
 WATERSHED = "binary: watershed"
+WHOLE = 0.6
+"""Smallest part of a label that one piece of it holds."""
 LOSSY = (".jpg", ".jpeg", ".jp2", ".webp")
 """Suffixes of pictures whose values change when they are saved."""
 _AS_LABELS = "save it as a single-channel label image (0 background, 1, 2, ... cells) in TIFF or PNG"
@@ -115,9 +117,15 @@ def split_touching(mask: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.asarray(watershed(-smooth, seeds, mask=mask > 0), np.int32)
 
 
-def pieces(labels: NDArray[np.int32]) -> dict[int, int]:
-    """Return how many separate pieces each label of `(Y, X)` has, for those with more than one; corners join."""
-    return {value: len(sizes) for value, sizes in _pieces(labels).items() if len(sizes) > 1}
+def is_scattered(mask: NDArray[np.int32]) -> bool:
+    """Say whether a mask `(Y, X)` of several values is no label image: most values have no place of their own.
+
+    So it is with classes (1 core, 2 edge) and with a foreground whose edges are smoothed: the largest piece of a value
+    is less than `WHOLE` of it. A cell with stray pieces keeps one that is.
+    """
+    sizes = list(_pieces(mask).values())
+    scattered = sum(own[0] < WHOLE * sum(own) for own in sizes)
+    return len(sizes) > 1 and scattered > 0.5 * len(sizes)
 
 
 def _pieces(labels: NDArray[Any]) -> dict[int, list[int]]:

@@ -116,11 +116,13 @@ def _groups(fields: Sequence[Field], unit: str) -> dict[str, list[Field]]:
 
 def _as_told(fields: list[Field], frames: dict[str, list[FrameRef]], by: str, parts: Mapping[str, str]) -> Splits:
     """Return the split the user wrote down, field by field."""
+    if by == "time":
+        raise BadInput("split by time, but parts are written down for the fields; leave out one of the two")
     if strange := sorted(set(parts.values()) - set(PARTS)):
         raise BadInput(f"part {strange[0]!r}: unknown; choose from {', '.join(PARTS)}")
     if missing := [field.name for field in fields if field.name not in parts]:
         raise BadInput(f"field {missing[0]!r}: has no part; give train, val or test to every annotated field")
-    unit = "field" if by in ("auto", "time") else _unit(fields, by)
+    unit = "field" if by == "auto" else _unit(fields, by)
     for name, members in _groups(fields, unit).items():
         places = sorted({parts[field.name] for field in members})
         if len(places) > 1:
@@ -136,13 +138,12 @@ def _shared(fields: Sequence[Field], lists: Lists, unit: str) -> list[str]:
     if unit == "time":
         return []
     told = []
-    names = ("train", "val", "test")
-    part_of = {ref.field: name for name, refs in zip(names, lists, strict=True) for ref in refs}
+    part_of = {ref.field: name for name, refs in zip(PARTS, lists, strict=True) for ref in refs}
     for key in sorted({key for field in fields for key in field.groups if key in GROUPS and key != unit}):
         parts: dict[str, set[str]] = defaultdict(set)
         for field in fields:
             if key in field.groups and field.name in part_of:
-                parts[field.groups[key]].add(part_of[field.name])
+                parts[_group(field, key)].add(part_of[field.name])
         if both := sorted(value for value, where in parts.items() if len(where) > 1):
             told.append(
                 f"{key} {both[0]} appears in several parts ({len(both)} such): scores on a new {key} may be lower"
@@ -180,7 +181,10 @@ def _unit(fields: Sequence[Field], by: str) -> str:
 
 
 def _group(field: Field, unit: str) -> str:
-    return field.name if unit in ("field", "time") else field.groups.get(unit, "unknown")
+    if unit in ("field", "time"):
+        return field.name
+    plate = f"{field.groups['plate']} " if unit == "well" and "plate" in field.groups else ""
+    return plate + field.groups.get(unit, "unknown")
 
 
 def _each_in_time(fields: Sequence[Field], frames: dict[str, list[FrameRef]]) -> Lists:

@@ -9,15 +9,16 @@ many workers there are or where an interrupted epoch begins again.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from data_io.buffers import Buffers
-from data_io.crops import FrameBank, lay, middles
+from data_io.crops import FrameBank, contents, holds, lay, middles
 from data_io.errors import BadInput
 from data_io.files import building, write_json
 from data_io.location import located
@@ -65,8 +66,9 @@ class FrameStream:
     """Bytes of the frames in memory now."""
     most_held: int = 0
     """Largest value of `held` so far."""
-    _frames: dict[int, tuple[NDArray[Any], NDArray[np.int32], NDArray[np.float64]]] = field(default_factory=dict)
+    _frames: dict[int, Held] = field(default_factory=dict)
     _buffers: Buffers = field(default_factory=Buffers)
+    _batches: Buffers = field(default_factory=Buffers)
 
     @classmethod
     def build(
@@ -104,17 +106,13 @@ class FrameStream:
             raise BadInput(
                 f"{folder}: {need} do not fit into {budget / 1e6:.0f} MB; give them more memory (data.memory_gb)"
             )
-        wanted = {
-            "datasets": [str(dataset.path) for dataset in datasets],
-            "content": [dataset.content_hash for dataset in datasets],
-            "refs": [[k, ref.field, ref.frame] for k, ref in every],
-            "window": int(window),
-        }
+        wanted = _contents(datasets, refs) | {"window": int(window)}
         if not _holds(folder, wanted):
             with building(folder) as partial:
                 partial.mkdir()
                 np.save(partial / "cells.npy", _middles(datasets, every))
                 write_json(partial / INDEX, wanted)
+                shutil.rmtree(folder, ignore_errors=True)
         return cls.open(folder, datasets)
 
     @classmethod
@@ -177,20 +175,19 @@ class FrameStream:
                 yield k, self._cut(lanes[k % self.lanes], part, current, size)
         finally:
             self._frames.clear()
-            self._buffers = Buffers()
+            self._buffers, self._batches = Buffers(), Buffers()
             self.held = 0
 
     def _cut(self, lane: Lane, part: slice, current: list[int], size: int) -> Crops:
         """Return the crops of one batch; a window is let go before the next one of its lane is decoded."""
         places, windows = lane.places[part].tolist(), lane.windows[part].tolist()
-        images = self._buffers.take((len(places), self.channels, size, size), np.float32)
-        labels = self._buffers.take((len(places), size, size), np.int32)
+        images = self._batches.take((len(places), self.channels, size, size), np.float32)
+        labels = self._batches.take((len(places), size, size), np.int32)
         for i, ((frame, y, x), window) in enumerate(zip(places, windows, strict=True)):
             if window != current[lane.number]:
                 self._turn(lane.frames.get(current[lane.number], ()), lane.frames[window])
                 current[lane.number] = window
-            image, drawn, limits = self._frames[frame]
-            cut_into(images[i], labels[i], image, drawn, limits, (y, x))
+            cut_into(images[i], labels[i], self._frames[frame], (y, x))
         return images, labels
 
     def _turn(self, old: Sequence[int], new: Sequence[int]) -> None:
@@ -198,22 +195,45 @@ class FrameStream:
         from dask.threaded import get
 
         for frame in old:
-            image, drawn, _ = self._frames.pop(frame)
-            self.held -= image.nbytes + drawn.nbytes
-            del image, drawn
+            self.held -= self._frames.pop(frame).nbytes
         graph = {}
         for frame in new:
             k, ref = self.refs[frame]
-            one, limits = self.datasets[k].fields[ref.field], self.datasets[k].limits(ref)
+            one = self.datasets[k].fields[ref.field]
             image = self._buffers.take((self.channels, *one.shape), one.dtype)
             drawn = self._buffers.take(one.shape, np.int32)
             graph["image", frame] = (self._readers[k].image, ref, image)
             graph["labels", frame] = (self._readers[k].labels, ref, drawn)
-            self._frames[frame] = image, drawn, limits
-            self.held += image.nbytes + drawn.nbytes
-        get(graph, list(graph))  # type: ignore[no-untyped-call]  # dask is untyped
+            self._frames[frame] = Held.of(image, drawn, self.datasets[k].limits(ref))
+            self.held += self._frames[frame].nbytes
+            del image, drawn
+        get(graph, list(graph))
         self.decoded += len(new)
         self.most_held = max(self.most_held, self.held)
+
+
+class Held(NamedTuple):
+    """A decoded frame."""
+
+    image: NDArray[Any]
+    """`(C, Y, X)` grey values as stored."""
+    labels: NDArray[np.int32]
+    """`(Y, X)`."""
+    low: NDArray[np.float32]
+    """`(C,)`: the grey values that become 0."""
+    scale: NDArray[np.float32]
+    """`(C,)`: what a step of one grey value becomes."""
+
+    @classmethod
+    def of(cls, image: NDArray[Any], labels: NDArray[np.int32], limits: NDArray[np.float64]) -> Held:
+        """Return a frame with its `(C, 2)` limits."""
+        low, high = limits.T
+        return cls(image, labels, low.astype(np.float32), (1 / (high - low)).astype(np.float32))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of image and labels."""
+        return self.image.nbytes + self.labels.nbytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,26 +277,20 @@ def plan_lanes(
 
 
 def cut_into(
-    image_out: NDArray[np.float32],
-    labels_out: NDArray[np.int32],
-    image: NDArray[Any],
-    labels: NDArray[np.int32],
-    limits: NDArray[np.float64],
-    corner: tuple[int, int],
+    image_out: NDArray[np.float32], labels_out: NDArray[np.int32], frame: Held, corner: tuple[int, int]
 ) -> None:
     """Write the normalised crop at a corner (y, x) px into `(C, S, S)` and `(S, S)`; what lacks is mirrored."""
     from data_io.crop_kernel import fill
 
     size, (y, x) = labels_out.shape[0], corner
-    drawn = labels[y : y + size, x : x + size]
-    missing = (size - drawn.shape[0], size - drawn.shape[1])
-    if any(missing):
-        edges = [(0, missing[0]), (0, missing[1])]
-        labels = np.pad(drawn, edges, "symmetric")
+    image, labels = frame.image, frame.labels
+    missing = (y + size - labels.shape[0], x + size - labels.shape[1])
+    if max(missing) > 0:
+        edges = [(0, max(0, missing[0])), (0, max(0, missing[1]))]
+        labels = np.pad(labels[y : y + size, x : x + size], edges, "symmetric")
         image = np.pad(image[:, y : y + size, x : x + size], [(0, 0), *edges], "symmetric")
         y = x = 0
-    low, scale = limits[:, 0].astype(np.float32), (1 / (limits[:, 1] - limits[:, 0])).astype(np.float32)
-    fill(image_out, labels_out, image, labels, (y, x), low, scale, CLIP)
+    fill(image_out, labels_out, image, labels, (y, x), frame.low, frame.scale, CLIP)
 
 
 def frame_bytes(dataset: Dataset, ref: FrameRef) -> int:
@@ -318,8 +332,13 @@ def open_frames(
     folder
         Where the decoded frames or the index go.
     budget
-        Bytes; None takes a quarter of the free memory.
+        Bytes; None takes a quarter of the free memory, unless the folder holds these frames already: then it stays as
+        it is, so that a run that goes on another day has the same crops.
     """
+    if budget is None and (
+        holds(Path(folder), contents(datasets, refs)) or _holds(Path(folder), _contents(datasets, refs))
+    ):
+        return reopen(folder)
     budget = int(SHARE * free_bytes()) if budget is None else budget
     total = sum(bank_bytes(dataset, own) for dataset, own in zip(datasets, refs, strict=True))
     if total <= budget:
@@ -349,8 +368,18 @@ def _middles(datasets: Sequence[Dataset], every: Sequence[tuple[int, FrameRef]])
     return np.concatenate(compute(*tasks, scheduler="threads"))  # type: ignore[no-untyped-call]  # dask is untyped
 
 
+def _contents(datasets: Sequence[Dataset], refs: Sequence[Sequence[FrameRef]]) -> dict[str, Any]:
+    """Return what the index of a stream says of these frames, but for the window."""
+    return {
+        "datasets": [str(dataset.path) for dataset in datasets],
+        "content": [dataset.content_hash for dataset in datasets],
+        "refs": [[k, ref.field, ref.frame] for k, own in enumerate(refs) for ref in own],
+    }
+
+
 def _holds(folder: Path, wanted: dict[str, Any]) -> bool:
     try:
-        return bool(json.loads((folder / INDEX).read_text()) == wanted)
+        index = json.loads((folder / INDEX).read_text())
     except (OSError, ValueError):
         return False
+    return all(index.get(key) == value for key, value in wanted.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 RENUMBER_FROM = 2**20
 """Labels this large would make per-label tables huge: they are renumbered."""
+
+
+LOOK_CLOSER = 5
+"""Frames of a field whose values are asked whether they are cells at all."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Survey:
     values: frozenset[int]
     drawn: tuple[int | None, ...]
     """How many different values each frame's annotation has, 0 where it is empty, None where there is none."""
+    scattered: bool = False
+    """Some frame has a single value that lies in several places."""
     split_touching: bool = False
     notes: tuple[str, ...] = ()
     """What the user is told about the annotation files."""
@@ -84,8 +90,9 @@ class Survey:
 
     @property
     def binary(self) -> bool:
-        """The cells are drawn as one foreground, not one by one."""
-        return self._kinds <= {DRAWN} and masks.is_binary(self.values)
+        """The cells are drawn as one foreground, not one by one: one value in every frame, and it has many places."""
+        drawn_once = all((count or 0) <= 1 for count in self.drawn) and self.scattered
+        return self._kinds <= {DRAWN} and (masks.is_binary(self.values) or drawn_once)
 
     @property
     def annotation(self) -> str:
@@ -143,6 +150,7 @@ def survey(raw: RawField, *, split_touching: bool = False) -> Survey:
     found: set[int] = set()
     drawn: list[int | None] = []
     notes: list[str] = []
+    scattered = False
     for file in raw.files:
         masks_of, told = _read(file)
         notes += [*file.plane.notes, *told]
@@ -150,9 +158,22 @@ def survey(raw: RawField, *, split_touching: bool = False) -> Survey:
             values = masks.values(mask) if mask is not None else frozenset()
             if mask is not None and masks.is_full(mask):
                 raise BadInput(f"{_path(file)}: every pixel is foreground; draw the cells on a background of 0")
+            if mask is not None and file.drawing is not None and file.drawing.kind == DRAWN:
+                scattered |= len(values) == 1 and bool(masks.components(mask).max() > 1)
+                if len(values) > 1 and len(drawn) < LOOK_CLOSER and masks.is_scattered(mask):
+                    _refuse_scattered(file, mask, len(values))
             found |= values
             drawn.append(None if mask is None else len(values))
-    return Survey(raw, frozenset(found), tuple(drawn), split_touching, tuple(dict.fromkeys(notes)))
+    return Survey(raw, frozenset(found), tuple(drawn), scattered, split_touching, tuple(dict.fromkeys(notes)))
+
+
+def _refuse_scattered(file: RawFile, mask: NDArray[np.int32], n: int) -> NoReturn:
+    if any(len(image) == 1 and np.array_equal(image[0], mask) for image, _ in file.read()):
+        raise BadInput(f"{_path(file)}: the same pixels as its image; save the label image here instead")
+    raise BadInput(
+        f"{_path(file)}: {n} values that lie in many places each, as classes, smoothed edges or mosaic tiles do; "
+        "save one number per cell, or one value for all cells, or give --tiles RxC"
+    )
 
 
 def _read(file: RawFile) -> tuple[Drawn, tuple[str, ...]]:

@@ -65,7 +65,7 @@ def epoch_batches(
         epoch=epoch,
         n=crops_per_epoch(bank.shapes, trial),
         size=trial.crop,
-        batch=train.batch_size,
+        batch=train.batch,
         strength=augmentation_of(trial),
         foreground=train.foreground,
         worker=worker,
@@ -83,7 +83,7 @@ def crops_per_epoch(shapes: Sequence[tuple[int, int]], trial: TrialConfig) -> in
     """Crops of an epoch: as configured, else as many as cover the area of the training frames once."""
     if trial.train.crops_per_epoch is not None:
         return trial.train.crops_per_epoch
-    return max(trial.train.batch_size, math.ceil(sum(y * x for y, x in shapes) / trial.crop**2))
+    return max(trial.train.batch, math.ceil(sum(y * x for y, x in shapes) / trial.crop**2))
 
 
 class Batches(pl.LightningDataModule):
@@ -94,7 +94,7 @@ class Batches(pl.LightningDataModule):
         self.trial = trial
         self.bank = stream.reopen(banks.train)
         images, labels = crops.tiles(FrameBank.open(banks.val), size=trial.crop, limit=trial.train.validation_crops)
-        size = trial.train.batch_size
+        size = trial.train.batch
         self.calibration = self._calibration(size)
         self.val = [
             _tensors(trial.target, images[i : i + size], labels[i : i + size]) for i in range(0, len(images), size)
@@ -118,7 +118,7 @@ class Batches(pl.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of an epoch."""
-        return crops_per_epoch(self.bank.shapes, self.trial) // self.trial.train.batch_size
+        return crops_per_epoch(self.bank.shapes, self.trial) // self.trial.train.batch
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of the epoch the trainer is in."""

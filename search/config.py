@@ -181,8 +181,8 @@ class TrainConfig(Section):
     """Random crops of an epoch; null cuts as many as cover the area of the training frames once."""
     crop: int | None = Field(default=None, ge=32, le=4096, multiple_of=32)
     """Edge of a training crop in pixels, a multiple of 32; null takes what suits the size of the cells."""
-    batch_size: int = Field(ge=2, le=4096)
-    """Crops of one optimiser step; batch normalisation needs at least 2."""
+    batch_size: int | None = Field(default=None, ge=2, le=4096)
+    """Crops of one optimiser step; batch normalisation needs at least 2; null takes what the data set recommends."""
     encoder_depth: int = Field(default=5, ge=3, le=5)
     """Stages of the encoder; each halves the resolution."""
     decoder_width: float = Field(default=1.0, gt=0, le=1)
@@ -210,9 +210,16 @@ class TrainConfig(Section):
     workers: int = Field(default=0, ge=0, le=256)
     """Processes that cut crops beside the training; 0 cuts them in the trial's own process."""
 
+    @property
+    def batch(self) -> int:
+        """Crops of one optimiser step, once the configuration is resolved against a data set."""
+        if self.batch_size is None:
+            raise ValueError("batch_size is null until it is taken from a data set; see prepare.resolve")
+        return self.batch_size
+
     @model_validator(mode="after")
     def _an_epoch_has_a_batch(self) -> Self:
-        if self.crops_per_epoch is not None and self.crops_per_epoch < self.batch_size:
+        if self.crops_per_epoch is not None and self.batch_size and self.crops_per_epoch < self.batch_size:
             raise ValueError(
                 f"crops_per_epoch {self.crops_per_epoch} is less than batch_size {self.batch_size}, so an epoch would "
                 "have no batch; raise the one or lower the other"

@@ -52,7 +52,7 @@ def show_plan(config: Config, dataset: Dataset, plan: Plan, notes: list[str]) ->
     say(f"{len(plan.trials)} trials, {len(plan.infeasible)} infeasible cells; {dataset_line(dataset)}")
     for trial in plan.trials:
         mark = "  reference, never stopped" if trial.reference else ""
-        say(f"  {trial.id}  crop {trial.crop} px, batch {trial.train.batch_size}, {trial.epochs} epochs{mark}")
+        say(f"  {trial.id}  crop {trial.crop} px, batch {trial.train.batch}, {trial.epochs} epochs{mark}")
     for cell in plan.infeasible:
         say(f"  infeasible: {cell.target} {cell.architecture} {cell.encoder} {cell.loss}: {cell.reason}")
     for note in [*plan.notes, *notes]:

@@ -92,7 +92,7 @@ def estimate(config: Config, plan: Plan, slots: int, dataset: Dataset) -> Cost:
         expected = _expected_epochs(config, plan, trial)
         crops = crops_per_epoch(shapes, trial)
         epochs += expected
-        steps = crops // trial.train.batch_size
+        steps = crops // trial.train.batch
         seconds += expected * (crops * BACKWARD * _flops(trial, channels) * OVERHEAD / speed + steps * STEP_SECONDS)
     limit = 60 * config.budget.minutes if config.budget.minutes else math.inf
     return Cost(round(epochs), min(seconds / slots, limit))

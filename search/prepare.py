@@ -86,13 +86,16 @@ def prepare_data(config: Config, run_dir: Path) -> Dataset:
 
 
 def resolve(config: Config, dataset: Dataset) -> Config:
-    """Fill in what depends on data and machine: the crop, the arithmetic."""
+    """Fill in what depends on data and machine: crop and batch that the data set recommends, the arithmetic."""
     from search.precision import faster
 
     train = config.train
     fill: dict[str, Any] = {}
     if train.crop is None:
         fill["crop"] = dataset.recommended["crop"]
+    if train.batch_size is None:
+        wanted = int(dataset.recommended["batch"])
+        fill["batch_size"] = min(wanted, train.crops_per_epoch or wanted)
     if train.precision == "auto":
         fill["precision"] = faster()
     return config.model_copy(update={"train": train.model_copy(update=fill)})

@@ -71,7 +71,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "max_epochs": 1000,
             "crops_per_epoch": None,
             "crop": 224,
-            "batch_size": 16,
+            "batch_size": None,
             "encoder_depth": 5,
             "decoder_width": 1.0,
             "checkpoint_every": 10,

@@ -74,7 +74,7 @@ def trials_table(plan: Plan, ledger: Ledger, parameters: Mapping[str, int], test
                 "learning_rate": trial.learning_rate,
                 "weight_decay": trial.weight_decay,
                 "augmentation": trial.augmentation,
-                "batch_size": trial.train.batch_size,
+                "batch_size": trial.train.batch,
                 "crop": trial.crop,
                 "reference": trial.reference,
                 "status": (state.status if state else None) or "waiting",

@@ -27,11 +27,7 @@ def encode(target: str, labels: NDArray[np.int32]) -> NDArray[np.generic]:
         return two_class.encode(labels)
     if target == "three_class":
         return np.stack([three_class.encode(crop) for crop in labels])
-    encoded = []
-    for crop in labels:
-        probability, distance = star.encode(crop)
-        encoded.append(np.concatenate([probability[None], distance]))
-    return np.stack(encoded)
+    return star.encode_batch(labels)
 
 
 def to_predictions(target: str, scores: torch.Tensor, shape: tuple[int, int]) -> list[Prediction]:

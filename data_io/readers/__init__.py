@@ -54,9 +54,20 @@ def find(source: Path, options: Options | None = None) -> Found:
     name = _reader(source, options.reader)
     warnings: list[str] = []
     fields = _named(source, READERS[name][1](source, options, warnings))
-    if options.truth != "auto" and name != "ctc":
-        raise BadInput(f"{source}: --truth is for Cell Tracking Challenge data, this was read by {name}; leave it out")
+    _refuse_unused(source, name, options)
     return Found(name, tuple(_grouped(source, fields)), _marker(source), tuple(dict.fromkeys(warnings)))
+
+
+def _refuse_unused(source: Path, name: str, options: Options) -> None:
+    """Refuse an option that the reader does not heed: who gives it means something by it."""
+    heeded = {
+        "--truth": (options.truth != "auto", ("ctc",)),
+        "--labels": (options.labels is not None, ("ome-zarr",)),
+        "--tiles": (options.tiles is not None, ("folder", "movie")),
+    }
+    for option, (given, readers) in heeded.items():
+        if given and name not in readers:
+            raise BadInput(f"{source}: {option} is for {' and '.join(readers)}, this was read by {name}; leave it out")
 
 
 def _reader(source: Path, wanted: str) -> str:

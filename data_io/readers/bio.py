@@ -87,6 +87,7 @@ def _fields(path: Path, drawn: Path | None, options: Options) -> list[RawField]:
         opened.set_scene(scene)
         sizes = opened.dims
         depth.check(path, int(sizes.Z), options.z)
+        images.refuse_size(path, int(sizes.Y), int(sizes.X))
         names = [str(name) for name in (opened.channel_names or [])] or [f"channel_{i + 1}" for i in range(sizes.C)]
         kept = depth.choose(path, names, options.channels)
         pixel, interval = _pixel(opened), _interval(opened)

@@ -33,6 +33,8 @@ ENOUGH = 3
 """Frames of gold truth from which on it is taken rather than silver."""
 UNTRACKED = 100_000
 """Numbers from here on are given to drawn cells that no track covers, others in every frame."""
+SPARE = 900_000
+"""So many of them are shared out among the frames of a sequence."""
 _SEQUENCE = re.compile(r"^\d{2}$")
 _FRAME = re.compile(r"^t(\d{3,4})$")
 
@@ -114,7 +116,13 @@ def _sequence(
         file = raw_file(path, drawn.get(number), options)
         if file.drawing is not None:
             kind = f"labels ({truth} truth)"
-            read = partial(_tracked, file.drawing, markers.get(number), file.plane.shape, UNTRACKED + 1000 * number)
+            read = partial(
+                _tracked,
+                file.drawing,
+                markers.get(number),
+                file.plane.shape,
+                UNTRACKED + number * (SPARE // (max(frames) + 1)),
+            )
             file = replace(file, drawing=Drawing(file.drawing.path, read, kind))
         files.append(file)
     lineage = _lineage(tracking / "man_track.txt")

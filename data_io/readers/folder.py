@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_io import masks as mask_files
@@ -24,13 +25,13 @@ from data_io.readers.raw import RawField
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
-    from data_io.readers.raw import Options
+    from data_io.readers.raw import Options, RawFile
 
 IMAGE_FOLDERS = ("frames", "images", "image", "imgs", "img", "raw", "raw_images")
 MASK_FOLDERS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth", "segmentation", "rois",
+    "roiset", "roisets",
 )  # fmt: skip
 GROUPS = ("patient", "donor", "plate", "well", "condition", "treatment", "day", "replicate")
 """Words that make a folder's name say which group its fields belong to."""
@@ -75,8 +76,14 @@ def is_mask(path: Path) -> bool:
 
 
 def bare(path: Path) -> str:
-    """Return the name without suffix and without the words that say mask."""
-    return _MASK_WORD.sub("", path.stem)
+    """Return the name without suffix and without the words that say mask.
+
+    >>> from pathlib import Path
+    >>> bare(Path("t1_cp_masks.png")), bare(Path("mask_t1.tif")), bare(Path("t1.tif.zip"))
+    ('t1', 't1', 't1')
+    """
+    stem = Path(path.stem).stem if Path(path.stem).suffix.lower() in IMAGES else path.stem
+    return _MASK_WORD.sub("", stem).strip("_-. ")
 
 
 def _walk(
@@ -92,9 +99,11 @@ def _walk(
         yield from _beside(image_folder, mask_folder, here, name, groups, options, warnings)
     elif pictures:
         inside = _files(mask_folder, masks=True) if mask_folder else []
-        frames = pictures if inside else [path for path in pictures if not is_mask(path)]
+        images = [path for path in pictures if not is_mask(path)]
+        frames = pictures if inside or not images else images
         drawn = inside + [path for path in here if path not in pictures]
-        yield from _fields(name, groups, frames, drawn or [path for path in here if is_mask(path)], options, warnings)
+        drawn = drawn or [path for path in here if path not in frames]
+        yield from _fields(name, groups, frames, drawn, options, warnings)
     elif depth:
         for path in _folders(source):
             yield from _walk(path, path.name, groups | group_of(path.name), options, warnings, depth - 1)
@@ -151,13 +160,27 @@ def _fields(
         pairs = pair(frames, masks, warnings)
         files = [raw_file(path, pairs.get(path), options) for path in frames]
     if options.tiles is not None:
-        return [RawField(f"{name}_{tile.name}", (tile,), groups) for file in files for tile in tiled(file, options)]
+        return _mosaic(name, groups, files, options, warnings)
     same = len({(file.plane.shape, file.plane.channels) for file in files}) <= 1
     if same and (len(files) == 1 or all(file.plane.frames == 1 for file in files)):
         return [RawField(name, tuple(files), groups)] if files else []
     if not same:
         warnings.append(f"{name}: frames of different sizes; each is a field of its own")
     return [RawField(f"{name}_{file.image.stem}", (file,), groups) for file in files]
+
+
+def _mosaic(
+    name: str, groups: dict[str, str], files: list[RawFile], options: Options, warnings: list[str]
+) -> list[RawField]:
+    """Return a field for each tile of the mosaics, which follow each other in time."""
+    warnings.append(
+        f"{name}: tiles of one mosaic are fields; neighbouring ones share a sample, and cells cut by a seam"
+    )
+    series = zip(*(tiled(file, options) for file in files), strict=True)
+    places = [(r + 1, c + 1) for r in range((options.tiles or (1, 1))[0]) for c in range((options.tiles or (1, 1))[1])]
+    return [
+        RawField(f"{name}_r{row}c{column}", tiles, groups) for (row, column), tiles in zip(places, series, strict=True)
+    ]
 
 
 def _for_all(frames: list[Path], masks: list[Path]) -> Path | None:
@@ -268,4 +291,6 @@ def _folders(path: Path) -> list[Path]:
 
 def _why_nothing(source: Path) -> str:
     present = sorted({p.suffix.lower() for p in source.rglob("*") if p.is_file() and p.suffix})
+    if any(suffix in IMAGES for suffix in present):
+        return "its images lie deeper than the folders a field may have, or are all in folders of masks"
     return f"no TIFF or PNG images in it, only {', '.join(present[:5])}" if present else "empty folder"

@@ -90,9 +90,10 @@ def _of_plate(source: Path, plate: dict[str, Any]) -> list[tuple[str, Path, dict
 
 
 def _inside(source: Path, path: Any) -> str:
-    if ".." in str(path).split("/") or str(path).startswith("/"):
+    told = str(path)
+    if ".." in told.split("/") or not (source / told).resolve().is_relative_to(source.resolve()):
         raise BadInput(f"{source}: names a path outside itself ({path}); do not use a store you do not trust")
-    return str(path)
+    return told
 
 
 def _ome(folder: Path) -> dict[str, Any]:
@@ -128,7 +129,8 @@ def _image(path: Path) -> Image:
         raise BadInput(f"{path}: axes {names or 'unknown'}; only t, c, z, y and x can be read, y and x are needed")
     if array.dtype.kind not in "buif":
         raise BadInput(f"{path}: values of type {array.dtype}; store the image as unsigned 8 or 16 bit")
-    _check_stored(path, level["path"], array)
+    _check_stored(path, level["path"])
+    images.refuse_size(path, array.shape[names.index("y")], array.shape[names.index("x")])
     units = {"y": MICROMETRES, "x": MICROMETRES, "z": MICROMETRES, "t": SECONDS}
     known = {
         axis["name"]: step * units[axis["name"]][unit]
@@ -150,7 +152,7 @@ def _steps(n: int, level: dict[str, Any], scales: dict[str, Any]) -> list[float]
     return steps
 
 
-def _check_stored(path: Path, level: str, array: Any) -> None:
+def _check_stored(path: Path, level: str) -> None:
     """Refuse empty files, which Zarr would read as fill values without a word."""
     for file in (path / level).rglob("*"):
         if file.is_symlink() and not file.resolve().is_relative_to(path.resolve()):
@@ -162,12 +164,11 @@ def _check_stored(path: Path, level: str, array: Any) -> None:
 def _field(name: str, image: Image, groups: dict[str, str], options: Options, warnings: list[str]) -> RawField:
     sizes = dict(zip(image.axes, image.array.shape, strict=True))
     depth.check(image.path, sizes.get("z", 1), options.z)
-    missing = image.array.nchunks - image.array.nchunks_initialized if not _sharded(image.array) else 0
-    if missing > 0:
-        raise BadInput(f"{image.path}: {missing} of {image.array.nchunks} chunks are missing; write the store again")
+    if missing := _missing(image):
+        raise BadInput(f"{image.path / missing[0]}: missing chunk ({len(missing)} such); write the store again")
     kept = depth.choose(image.path, image.channels, options.channels)
     dtype = images.stored_dtype(image.array.dtype)
-    pixel = image.scale["y"] if image.scale.get("y") == image.scale.get("x") else None
+    pixel = image.scale.get("y") if image.scale.get("y") == image.scale.get("x") else None
     plane = Plane(sizes.get("t", 1), len(kept), (sizes["y"], sizes["x"]), dtype, pixel, image.scale.get("t"))
     root = image.path.parent
     drawing = _drawing(root, plane, options, warnings)
@@ -176,8 +177,12 @@ def _field(name: str, image: Image, groups: dict[str, str], options: Options, wa
     return RawField(name, (file,), groups, channels, pixel, image.scale.get("t"))
 
 
-def _sharded(array: Any) -> bool:
-    return getattr(array, "shards", None) is not None
+def _missing(image: Image) -> list[str]:
+    """Return the chunks or shards that are not there: Zarr would read them as its fill value without a word."""
+    from data_io import zarr_io
+
+    keys = (key.removeprefix(image.array.path).lstrip("/") for key in zarr_io.chunk_keys(image.array))
+    return [key for key in keys if not (image.path / key).is_file()]
 
 
 def _files(root: Path) -> list[Path]:
@@ -204,7 +209,7 @@ def _pictures(image: Image, kept: list[int], z: str | None) -> Iterator[Picture]
 
 def _drawing(root: Path, plane: Plane, options: Options, warnings: list[str]) -> Drawing | None:
     """Return the label image that is the annotation, if there is one."""
-    folder = root / "labels"
+    folder = root / _inside(root, "labels")
     names = _ome(folder).get("labels", []) if is_ome_zarr(folder) else []
     if not names:
         return None
@@ -217,6 +222,9 @@ def _drawing(root: Path, plane: Plane, options: Options, warnings: list[str]) ->
     if len(names) > 1 and not options.labels:
         warnings.append(f"{folder}: label image {name!r} taken of {', '.join(names)}; see --labels")
     labels = _image(folder / _inside(folder, name))
+    if empty := _missing(labels):
+        chunks = f"{len(empty)} chunks are not stored, {empty[0]} the first"
+        warnings.append(f"{labels.path}: {chunks}: taken as background, as programs leave out empty ones")
     return Drawing(labels.path, partial(_labels, labels, plane, options.z), DRAWN)
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +156,61 @@ def test_a_new_frame_is_normalised_as_the_store_does(dataset):
     assert np.array_equal(normalise.normalise(image, limits), dataset.normalised(ref))
     with pytest.raises(ValueError, match="2 channels"):
         normalise.frame_limits(np.concatenate([image, image]), dataset.normalisation)
+
+
+def test_frames_normalised_by_data_set_share_their_limits():
+    dim, bright = (np.arange(low, low + 1000, dtype=np.uint16).reshape(1, 40, 25) for low in (100, 900))
+    measured = {"uint16": [normalise.percentiles(dim), normalise.percentiles(bright)]}
+    by_set, by_frame = normalise.rule(measured, "dataset"), normalise.rule(measured)
+    shared = [normalise.frame_limits(image, by_set) for image in (dim, bright)]
+    assert np.array_equal(*shared)
+    low, high = np.median([p[0, [0, 2]] for p in measured["uint16"]], axis=0)
+    assert shared[0].tolist() == [[pytest.approx(low), pytest.approx(high)]]
+    assert not np.array_equal(*(normalise.frame_limits(image, by_frame) for image in (dim, bright)))
+    eight = normalise.frame_limits((bright >> 3).astype(np.uint8), by_set)
+    assert 10 < eight[0, 0] < eight[0, 1] < 255
+    old = {key: value for key, value in by_frame.items() if key not in ("mode", "limits")}
+    assert np.array_equal(normalise.frame_limits(dim, old), normalise.frame_limits(dim, by_frame))
+    assert normalise.for_new_images(old, by_frame)["min_range"] == by_frame["min_range"]
+
+
+READ_ALL = """
+import sys
+from data_io.crops import FrameBank
+bank = FrameBank.open(sys.argv[1])
+print(sum(float(bank.image(i).sum()) + int(bank.labels(i).sum()) for i in range(len(bank))), flush=True)
+sys.stdin.read()
+"""
+
+
+def _charged(pid, folder) -> int:
+    """Return the bytes of files in a folder that a process is charged with, shared pages split among its users."""
+    total, ours = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if not line.split()[0].endswith(":"):
+            ours = str(folder) in line
+        elif ours and line.startswith("Pss:"):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="memory is counted as Linux counts it")
+def test_processes_share_one_copy_of_the_frames(bank, tmp_path):
+    folder = shutil.copytree(bank.path, tmp_path / "bank")  # this process maps the original
+
+    def held_by(n):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        running = [subprocess.Popen([sys.executable, "-c", READ_ALL, str(folder)], **pipes) for _ in range(n)]
+        try:
+            assert len({one.stdout.readline() for one in running} - {b""}) == 1
+            return sum(_charged(one.pid, folder) for one in running)
+        finally:
+            for one in running:
+                one.communicate()
+
+    one = held_by(1)
+    assert one > 0
+    assert held_by(3) <= 1.3 * one
 
 
 def _scene(background, cells, seed=0):

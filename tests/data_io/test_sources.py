@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -205,7 +206,7 @@ def test_an_ome_zarr_in_depth_with_a_missing_or_empty_chunk_is_refused(tmp_path,
     with pytest.raises(BadInput, match=r"full/c/1/0/0/1: chunk of 0 bytes"):
         find(flat)
     (flat / "full/c/1/0/0/1").unlink()
-    with pytest.raises(BadInput, match=r"full: 1 of 16 chunks are missing"):
+    with pytest.raises(BadInput, match=r"full/c/1/0/0/1: missing chunk \(1 such\)"):
         find(flat)
 
 
@@ -221,14 +222,14 @@ def test_a_mosaic_of_16_bit_tiles_becomes_fields(tmp_path, discs, grey):
     cells = np.block([[discs(2 * r + c) for c in range(2)] for r in range(3)]).astype(np.uint16)
     Image.fromarray(grey(cells)).save(tmp_path / "set/images/all.png")
     Image.fromarray(cells).save(tmp_path / "set/masks/all.png")
-    with pytest.raises(BadInput, match=r"1 annotated frames.*--tiles"):
+    with pytest.raises(BadInput, match=r"all.png: 6 values that lie in many places each.*or give --tiles RxC"):
         convert(tmp_path / "set", tmp_path / "d.zarr")
     assert main([str(tmp_path / "set"), str(tmp_path / "d.zarr"), "--tiles", "3x2"]) == 0
     dataset = Dataset.open(tmp_path / "d.zarr")
     assert len(dataset.fields) == 6
     assert dataset.splits.unit == "field"
-    assert np.array_equal(dataset.labels(FrameRef("set_all_r2c1", 0)), discs(2))
-    assert dataset.image(FrameRef("set_all_r3c2", 0)).dtype == np.uint16
+    assert np.array_equal(dataset.labels(FrameRef("set_r2c1", 0)), discs(2))
+    assert dataset.image(FrameRef("set_r3c2", 0)).dtype == np.uint16
     with pytest.raises(BadInput, match="is not 5 x 2 equal tiles"):
         find(tmp_path / "set", Options(tiles=(5, 2)))
 
@@ -349,3 +350,94 @@ def test_the_reader_can_be_chosen_and_is_named(tmp_path, discs, grey, capsys):
     out = capsys.readouterr().out
     assert "read as gen5, written as OME-Zarr 0.5" in out
     assert "of 0.65 um" in out
+
+
+def test_a_mosaic_with_numbers_of_its_own_is_one_frame_unless_told(tmp_path, discs, grey):
+    (tmp_path / "set/masks").mkdir(parents=True)
+    cells = np.block(
+        [[np.where(discs(2 * r + c) > 0, discs(2 * r + c) + 6 * (2 * r + c), 0) for c in range(2)] for r in range(3)]
+    )
+    tifffile.imwrite(tmp_path / "set/all.tif", grey(cells))
+    tifffile.imwrite(tmp_path / "set/masks/all.tif", cells.astype(np.uint16))
+    with pytest.raises(BadInput, match=r"1 annotated frames; .*or cut a mosaic with --tiles RxC"):
+        convert(tmp_path / "set", tmp_path / "d.zarr")
+    dataset = convert(tmp_path / "set", tmp_path / "d.zarr", _read(tiles=(3, 2)))
+    assert [field.cells for field in dataset.fields.values()] == [(6,)] * 6
+    assert any("neighbouring ones share a sample" in warning for warning in dataset.warnings)
+
+
+def test_tiles_of_a_movie_stay_together_over_time(tmp_path, discs, grey):
+    (tmp_path / "set/frames").mkdir(parents=True)
+    (tmp_path / "set/masks").mkdir()
+    for t in range(4):
+        cells = np.hstack([discs(t), np.where(discs(t) > 0, discs(t) + 6, 0)])
+        tifffile.imwrite(tmp_path / f"set/frames/t{t}.tif", grey(cells, t))
+        tifffile.imwrite(tmp_path / f"set/masks/t{t}.tif", cells)
+    fields = convert(tmp_path / "set", tmp_path / "d.zarr", _read(tiles=(1, 2))).fields
+    assert {name: field.n_frames for name, field in fields.items()} == {"set_r1c1": 4, "set_r1c2": 4}
+
+
+def test_an_ome_zarr_without_units_has_no_pixel_size_and_links_out_of_it_are_refused(tmp_path, discs, grey):
+    source, _ = _ome_zarr(tmp_path / "a.zarr", "0.5", discs, grey)
+    meta = source / "zarr.json"
+    meta.write_text(meta.read_text().replace('"unit": "nanometer"', '"long_name": "side"'))
+    assert find(source).fields[0].pixel_size_um is None
+    (source / "labels").rename(tmp_path / "elsewhere")
+    (source / "labels").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadInput, match="names a path outside itself"):
+        find(source)
+
+
+def test_label_chunks_that_a_program_left_out_are_background_and_said(tmp_path, discs, grey):
+    source, _ = _ome_zarr(tmp_path / "a.zarr", "0.5", discs, grey)
+    (source / "labels/cells/0/c/2/0/0").unlink()
+    told = find(source).warnings[0]
+    assert re.search(r"labels/cells/0: \d chunks are not stored, .* the first: taken as background", told)
+
+
+@pytest.mark.parametrize("option", [{"labels": "cells"}, {"truth": "gold"}])
+def test_an_option_that_the_reader_does_not_heed_is_refused(option, movie):
+    with pytest.raises(BadInput, match=r"this was read by folder; leave it out"):
+        find(movie, Options(**option))
+
+
+def test_masks_of_one_value_in_each_frame_are_foreground(tmp_path, write_movie):
+    movie = write_movie(tmp_path / "movie", 4)
+    for t, path in enumerate(sorted((movie / "masks").iterdir())):
+        tifffile.imwrite(path, ((255 if t else 1) * (tifffile.imread(path) > 0)).astype(np.uint8))
+    field = convert(movie, tmp_path / "d.zarr").fields["movie"]
+    assert (field.annotation, field.cells) == ("binary: connected components", (6,) * 4)
+
+
+def test_smoothed_edges_and_classes_are_no_labels(tmp_path, write_movie):
+    movie = write_movie(tmp_path / "movie", 4)
+    for path in (movie / "masks").iterdir():
+        cells = tifffile.imread(path) > 0
+        inner = cells[1:-1, 1:-1] & cells[:-2, 1:-1] & cells[2:, 1:-1] & cells[1:-1, :-2] & cells[1:-1, 2:]
+        classes = cells.astype(np.uint8)
+        classes[1:-1, 1:-1] += inner
+        tifffile.imwrite(path, classes)
+    with pytest.raises(BadInput, match=r"2 values that lie in many places each, as classes, smoothed edges"):
+        convert(movie, tmp_path / "d.zarr")
+
+
+def test_images_whose_names_look_like_those_of_masks_are_images(tmp_path, grey, discs):
+    for t in range(3):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / f"set/label-free_{t}.tif", grey(discs(t), t))
+    found = find(tmp_path / "set").fields[0]
+    assert [file.drawing for file in found.files] == [None] * 3
+
+
+def test_wells_of_two_plates_are_two_wells(tmp_path, discs, grey):
+    for plate in ("P1", "P2"):
+        _gen5(
+            tmp_path / "set" / plate,
+            discs,
+            lambda cells, seed, plate=plate: grey(cells, seed + ord(plate[1])),
+            wells=("B1", "B2"),
+        )
+    dataset = convert(tmp_path / "set", tmp_path / "d.zarr")
+    assert list(dataset.fields) == ["P1_B1_1", "P1_B2_1", "P2_B1_1", "P2_B2_1"]
+    assert dataset.splits.unit == "well"
+    assert not any("several parts" in warning for warning in dataset.warnings)

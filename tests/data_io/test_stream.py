@@ -57,20 +57,34 @@ def _lanes(stream):
     return plan_lanes(stream, seed=3, epoch=0, n=24, size=48, batch=4, foreground=0.7)
 
 
+class _Counting:
+    """Notes every chunk that is decoded."""
+
+    def __init__(self, reader, seen) -> None:
+        self.reader, self.seen = reader, seen
+
+    def image(self, ref, out) -> None:
+        self.seen.append(("image", ref))
+        self.reader.image(ref, out)
+
+    def labels(self, ref, out) -> None:
+        self.seen.append(("labels", ref))
+        self.reader.labels(ref, out)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_every_frame_is_decoded_once_an_epoch_whatever_the_number_of_workers(workers, dataset, tmp_path):
+def test_every_chunk_is_decoded_once_an_epoch_whatever_the_number_of_workers(workers, dataset, tmp_path, monkeypatch):
     every = []
     for worker in range(workers):
         one = FrameStream.build([dataset], [dataset.frames()], tmp_path / "stream", 8 * FRAME)
-        seen = []
-        decode = one._decode
-        one._decode = lambda frame, seen=seen, decode=decode: (seen.append(frame), decode(frame))[1]
+        seen, reader = [], one._readers[0]
+        monkeypatch.setattr(one, "_readers", [_Counting(reader, seen)])
         for _ in crops.batches(one, epoch=1, worker=worker, workers=workers, **EPOCH):
             assert one.held <= 8 * FRAME
         every += seen
         assert one.most_held <= 8 * FRAME / workers
     assert len(every) == len(set(every))
-    assert set(every) <= set(range(36))
+    assert {ref for _, ref in every} <= set(dataset.frames())
 
 
 def test_order_is_the_same_for_any_number_of_workers_and_after_an_interruption(stream):
@@ -133,3 +147,20 @@ def test_a_crop_larger_than_the_frame_is_mirrored_as_in_memory(dataset, stream, 
         assert images.shape == (4, 1, 160, 160)
         assert np.array_equal(labels[:, 96:], labels[:, 32:96][:, ::-1])
     assert bank.shapes[0] == (96, 128)
+
+
+def test_a_run_that_goes_on_keeps_its_crops_whatever_memory_is_free(dataset, tmp_path, monkeypatch):
+    refs, folder = [dataset.frames()], tmp_path / "frames"
+    made = open_frames([dataset], refs, folder, 8 * FRAME)
+    again = open_frames([dataset], refs, folder)
+    assert isinstance(again, FrameStream)
+    assert again.window == made.window == 2
+    other = open_frames([dataset], refs, folder, 12 * FRAME)
+    assert other.window == 3
+    assert isinstance(open_frames([dataset], refs, folder, 10**9), crops.FrameBank)
+    monkeypatch.setattr("data_io.stream.free_bytes", lambda: 40 * FRAME)
+    assert isinstance(open_frames([dataset], refs, folder), crops.FrameBank)
+    fewer = open_frames([dataset], [dataset.frames()[:30]], folder)
+    assert isinstance(fewer, FrameStream)
+    assert fewer.window == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["frames"]

@@ -1,0 +1,28 @@
+"""The benchmarks run to their end, on next to nothing; no time is asserted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SMALL = ["--frames", "5", "--size", "160x192", "--crop", "64", "--crops", "16", "--rounds", "1", "--memory-mb", "2"]
+
+
+def _printed(*call: str) -> list[str]:
+    done = subprocess.run([sys.executable, *call], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_crops(tmp_path):
+    lines = _printed(str(HERE / "crops.py"), "--cache", str(tmp_path), *SMALL)
+    for what in ("memory of 4 trials", "stream, frames held", "shared: order", "stream: order"):
+        assert next(line for line in lines if line.startswith(what)).endswith("yes")
+
+
+def test_preparation():
+    lines = _printed(str(HERE / "preparation.py"), "--rounds", "1")
+    assert any(line.startswith("target: star") for line in lines)
