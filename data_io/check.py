@@ -20,7 +20,8 @@ from data_io.convert import add_options, settings_of
 from data_io.errors import DONE, REFUSED, BadInput, entry_point
 from data_io.files import write_json, write_text
 from data_io.intake import measure_field, take_in
-from data_io.location import is_remote, located
+from data_io.integrity import Damaged, load, preflight
+from data_io.location import is_remote, located, reaching, sizes
 from data_io.provenance import provenance
 from data_io.recommendation import recommend
 from data_io.shots import Album
@@ -90,9 +91,24 @@ def check(place: Path | str, settings: Settings, show: Progress = progress.show)
     return _folder(source, settings, show)
 
 
+def _whole(source: Path, show: Progress) -> Dataset:
+    """Open a store after its preflight: all that is wrong with it is named, not what shows first."""
+
+    def progress_of(done: int, total: int) -> None:
+        show("comparing", done, total, "files")
+
+    try:
+        dataset = Dataset.open(source)
+    except Damaged:
+        with reaching(source):
+            preflight(source, load(source, sizes(source)), progress_of)
+        raise
+    dataset.preflight(progress_of)
+    return dataset
+
+
 def _store(source: Path, show: Progress) -> Checked:
-    dataset = Dataset.open(source)
-    dataset.preflight(lambda done, total: show("comparing", done, total, "files"))
+    dataset = _whole(source, show)
     fields = tuple(dataset.fields.values())
     known = dataset.facts if dataset.fingerprint else dataset.facts | _measured(dataset, show)
     album = Album(fields)
@@ -283,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as fault:
         checked = Checked(str(source), source.name, "refused", fault=str(fault))
     print(summary(checked))
-    if not given.no_files and source.exists():
+    if not given.no_files and (is_remote(source) or source.exists()):
         beside = Path() if is_remote(source) else source.resolve().parent
         for file in write(checked, given.out or beside):
             print(f"wrote {file}")

@@ -73,14 +73,19 @@ def convert(
         "files": _fingerprint(intake.found, source),
         "options": settings.as_facts() | {"ome_zarr": ome_zarr},
     }
-    if is_taken(out):
-        return _same(out, origin)
-    with building(out) as partial:
-        writer = Writer(partial, ome_zarr)
-        count = _counted(progress, intake.n_frames)
-        pairs = zip(intake.surveys, intake.fields, strict=True)
-        measured = [_write_field(writer, one, field, count) for one, field in pairs]
-        _finish(writer, intake, measured, origin)
+    try:
+        if is_taken(out):
+            return _same(out, origin)
+        with building(out) as partial:
+            writer = Writer(partial, ome_zarr)
+            count = _counted(progress, intake.n_frames)
+            pairs = zip(intake.surveys, intake.fields, strict=True)
+            measured = [_write_field(writer, one, field, count) for one, field in pairs]
+            _finish(writer, intake, measured, origin)
+    except OSError as fault:
+        if not is_taken(out):
+            raise BadInput(f"{out}: cannot be written ({fault.strerror or fault}); choose another place") from fault
+        return _same(out, origin)  # another process was faster
     return Dataset.open(out)
 
 
@@ -118,6 +123,8 @@ def _finish(writer: Writer, intake: Intake, measured: list[Measured], origin: di
 
 def _same(out: Path, origin: dict[str, Any]) -> Dataset:
     """Open a finished store if it was made from this source in this way."""
+    if not is_store(out):
+        raise BadInput(f"{out}: exists and is no data set; choose another name or remove it")
     dataset = Dataset.open(out)
     made = dataset.facts["source"]
     if made["files"] != origin["files"]:
@@ -179,7 +186,9 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     finished = is_taken(located(given.out))
     dataset = convert(given.source, given.out, settings_of(given), ome_zarr=given.ome_zarr, progress=_show)
-    if finished or str(dataset.path) != str(located(given.out)):
+    if str(dataset.path) != str(located(given.out)):
+        print(f"{given.source}: a data set already; {given.out} is not made")
+    elif finished:
         print("already converted, nothing to do")
     print(summary(dataset))
     return DONE

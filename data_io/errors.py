@@ -26,6 +26,15 @@ class BadInput(ValueError):
     """
 
 
+def printable(text: str) -> str:
+    r"""Return text with control characters written out: a file name must not move a terminal's cursor.
+
+    >>> printable("a\x1b[2J.tif")
+    'a\\x1b[2J.tif'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def entry_point(main: Callable[[list[str] | None], int]) -> NoReturn:
     """Run a command and leave the process with its exit code.
 
@@ -38,7 +47,7 @@ def entry_point(main: Callable[[list[str] | None], int]) -> NoReturn:
     try:
         code = main(None)
     except BadInput as fault:
-        print(f"error: {fault}", file=sys.stderr)
+        print(f"error: {printable(str(fault))}", file=sys.stderr)
         code = REFUSED
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

@@ -147,7 +147,11 @@ def _named(path: Path, paged: Paged, options: Options) -> tuple[Paged, str]:
         raise BadInput(f"{path}: holds no image plane; export it again as TIFF or PNG")
     _refuse_bombs(path, paged)
     stack = {axis: n for axis, n in sizes.items() if axis not in "YXSC" and n > 1}
-    if not stack and sizes.get("C", 1) > MAX_CHANNELS and not paged.channel_names and not options.channels:
+    if (
+        not stack
+        and sizes.get("C", 1) > MAX_CHANNELS
+        and not ((paged.kind == "ome" and options.z is None) or paged.channel_names or options.channels)
+    ):
         stack = {"C": sizes["C"]}
     others = {axis: n for axis, n in stack.items() if axis not in "TZ"}
     if len(others) > 1 or (others and {"T", "Z"} <= stack.keys()):

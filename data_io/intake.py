@@ -105,6 +105,8 @@ def take_in(source: Path, settings: Settings) -> Intake:
     _check_settings(settings)
     found = readers.find(source, settings.reading)
     surveys = tuple(survey(raw, split_touching=settings.split_touching) for raw in found.fields)
+    if any(one.one_by_one for one in surveys):
+        surveys = tuple(replace(one, beside_labels=True) for one in surveys)
     _check_set(source, surveys, settings.annotations)
     fields = tuple(_describe(one, settings, found.facts) for one in surveys)
     splits, folds = splitting.unsplit(), tuple[Splits, ...]()

@@ -245,7 +245,7 @@ def in_place(store: Path) -> Iterator[Path]:
 def is_taken(out: Path) -> bool:
     """Say whether something finished, or of someone else, is where a store is to be written."""
     if not location.is_remote(out):
-        return out.exists() or out.is_symlink()
+        return os.path.lexists(out)
     location.check_bucket(out)
     with location.reaching(out):
         return bool(location.sizes(out)) and unfinished(out) is None

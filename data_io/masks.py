@@ -22,6 +22,8 @@ COMPONENTS = "binary: connected components"
 WATERSHED = "binary: watershed"
 WHOLE = 0.6
 """Smallest part of a label that one piece of it holds."""
+FULL = frozenset({255, 65535})
+"""Values that programs draw foreground with."""
 LOSSY = (".jpg", ".jpeg", ".jp2", ".webp")
 """Suffixes of pictures whose values change when they are saved."""
 _AS_LABELS = "save it as a single-channel label image (0 background, 1, 2, ... cells) in TIFF or PNG"
@@ -115,6 +117,15 @@ def split_touching(mask: NDArray[np.int32]) -> NDArray[np.int32]:
     for at, (y, x) in enumerate([*peaks, *own], start=1):
         seeds[int(y), int(x)] = at
     return np.asarray(watershed(-smooth, seeds, mask=mask > 0), np.int32)
+
+
+def has_places(mask: NDArray[np.int32]) -> bool:
+    """Say whether the foreground of a mask `(Y, X)` lies in several places, none of which is the main one.
+
+    One cell with a stray piece has a main place.
+    """
+    sizes = _pieces(mask > 0).get(1, [1])
+    return sizes[0] < WHOLE * sum(sizes)
 
 
 def is_scattered(mask: NDArray[np.int32]) -> bool:

@@ -175,6 +175,8 @@ def _unit(fields: Sequence[Field], by: str) -> str:
     if by != "auto":
         if by not in keys:
             raise BadInput(f"split by {by!r}: unknown group; choose from {', '.join(['auto', 'field', 'time', *keys])}")
+        if without := [field.name for field in fields if by not in field.groups]:
+            raise BadInput(f"split by {by}: {by} of field {without[0]!r} is unknown; add it to groups.csv")
         return by
     several = [key for key in GROUPS if len({_group(field, key) for field in fields}) >= 3 and key in keys]
     return several[0] if several else "field"

@@ -50,7 +50,9 @@ class Survey:
     drawn: tuple[int | None, ...]
     """How many different values each frame's annotation has, 0 where it is empty, None where there is none."""
     scattered: bool = False
-    """Some frame has a single value that lies in several places."""
+    """Some frame has a single value that has no main place: it lies in several."""
+    beside_labels: bool = False
+    """Cells of other fields of the source are drawn one by one."""
     split_touching: bool = False
     notes: tuple[str, ...] = ()
     """What the user is told about the annotation files."""
@@ -91,8 +93,15 @@ class Survey:
     @property
     def binary(self) -> bool:
         """The cells are drawn as one foreground, not one by one: one value in every frame, and it has many places."""
-        drawn_once = all((count or 0) <= 1 for count in self.drawn) and self.scattered
-        return self._kinds <= {DRAWN} and (masks.is_binary(self.values) or drawn_once)
+        if self._kinds - {DRAWN} or self.one_by_one or not self.values:
+            return False
+        as_ones = self.values == {1} and not self.beside_labels
+        return self.values <= masks.FULL or as_ones or self.scattered
+
+    @property
+    def one_by_one(self) -> bool:
+        """Some frame has cells of different numbers."""
+        return any((count or 0) > 1 for count in self.drawn)
 
     @property
     def annotation(self) -> str:
@@ -159,12 +168,12 @@ def survey(raw: RawField, *, split_touching: bool = False) -> Survey:
             if mask is not None and masks.is_full(mask):
                 raise BadInput(f"{_path(file)}: every pixel is foreground; draw the cells on a background of 0")
             if mask is not None and file.drawing is not None and file.drawing.kind == DRAWN:
-                scattered |= len(values) == 1 and bool(masks.components(mask).max() > 1)
+                scattered |= len(values) == 1 and masks.has_places(mask)
                 if len(values) > 1 and len(drawn) < LOOK_CLOSER and masks.is_scattered(mask):
                     _refuse_scattered(file, mask, len(values))
             found |= values
             drawn.append(None if mask is None else len(values))
-    return Survey(raw, frozenset(found), tuple(drawn), scattered, split_touching, tuple(dict.fromkeys(notes)))
+    return Survey(raw, frozenset(found), tuple(drawn), scattered, False, split_touching, tuple(dict.fromkeys(notes)))
 
 
 def _refuse_scattered(file: RawFile, mask: NDArray[np.int32], n: int) -> NoReturn:

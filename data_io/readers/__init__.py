@@ -126,6 +126,8 @@ def _grouped(source: Path, fields: list[RawField]) -> list[RawField]:
     for row in rows:
         if None in row or None in row.values():
             raise BadInput(f"{table}: the row of {row['field']!r} has not as many cells as the header; mend it")
+        if row["field"] in told:
+            raise BadInput(f"{table}: field {row['field']!r} has two rows; keep one of them")
         told[row["field"]] = {key: value.strip() for key, value in row.items() if key != "field" and value.strip()}
     if strange := sorted(told.keys() - {one.name for one in fields}):
         known = ", ".join(one.name for one in fields[:5])

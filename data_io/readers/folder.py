@@ -7,12 +7,16 @@ Layouts, also inside sub-folders (each sub-folder a field; folders called `patie
 - a multi-page TIFF movie, alone or in a folder, with a multi-page mask,
 - one ImageJ ROI set (`RoiSet.zip`) or GeoJSON file for all frames of a movie, or one for each image.
 
-Annotations belong to images by name (`a.tif`, `a_mask.tif`) or by number (`im000_channel1.tif`, `im000_mask1.tif`).
+Annotations belong to images by name (`a.tif`, `a_mask.tif`) or by number (`im000_channel1.tif`, `im000_mask1.tif`); of
+several for one image the instance labels are taken. Folders called train, val and test give the part of their fields.
+Whatever holds images and is no field is named in a warning.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,23 +28,31 @@ from data_io.readers.files import IMAGES, raw_file, tiled
 from data_io.readers.raw import RawField
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from data_io.readers.raw import Options, RawFile
 
 IMAGE_FOLDERS = ("frames", "images", "image", "imgs", "img", "raw", "raw_images")
 MASK_FOLDERS = (
-    "masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth", "segmentation", "rois",
+    "labels", "label", "cp_masks", "masks", "mask", "annotations", "annotation", "gt", "ground_truth", "segmentation", "rois",
     "roiset", "roisets",
 )  # fmt: skip
 GROUPS = ("patient", "donor", "plate", "well", "condition", "treatment", "day", "replicate")
 """Words that make a folder's name say which group its fields belong to."""
+PARTS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Names of folders that say which part their fields belong to."""
 HOW = "put images in frames/ and label images in masks/, with the same names"
 DEPTH = 4
 _MASK_WORD = re.compile(
     r"(?:^|[_\-. ])(?:cp[_-])?(?:masks?|labels?|annotations?|seg|segmentation|gt|rois?|roiset)\d*(?=$|[_\-. ])",
     re.IGNORECASE,
 )
+_INSTANCES = re.compile(r"cp[_-]masks?|labels?|instance", re.IGNORECASE)
+_TRUTH = re.compile(r"^\d{2}_(?:GT|ST|AUTO|ERR_SEG|RES)$")
+"""Folders of the Cell Tracking Challenge that hold no images."""
 _GROUP = re.compile(rf"^({'|'.join(GROUPS)})[ _\-=]?(.+)$", re.IGNORECASE)
 
 
@@ -64,10 +76,44 @@ def is_folder(source: Path) -> bool:
 
 def folder(source: Path, options: Options, warnings: list[str]) -> list[RawField]:
     """Read a folder of frames and masks, or a folder of such folders."""
-    fields = list(_walk(source, source.name or "field", {}, options, warnings, depth=DEPTH))
+    fields = _walk(_Place(source, source.name or "field"), options, warnings)
     if not fields:
         raise BadInput(f"{source}: {_why_nothing(source)}; {HOW}")
-    return fields
+    return _parted(source, fields, warnings)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A folder to look for images in, and what may hold their annotation."""
+
+    folder: Path
+    name: str
+    groups: dict[str, str] = field(default_factory=dict)
+    masks: Path | None = None
+    """A folder of masks that mirrors this one."""
+    offered: tuple[Path, ...] = ()
+    """Annotation files elsewhere that may belong to images here."""
+    depth: int = DEPTH
+
+
+def _parted(source: Path, fields: list[RawField], warnings: list[str]) -> list[RawField]:
+    """Give the fields the parts that folders above them are called after, if they make a split."""
+    parts, called = [], {}
+    for one in fields:
+        above = one.files[0].image.parent.relative_to(source).parts
+        name = next((part for part in above if part.lower() in PARTS), "")
+        parts.append(PARTS.get(name.lower(), ""))
+        if name and any(file.drawing for file in one.files):
+            called[name] = parts[-1]
+    if not {"train"} < {*parts} - {""}:
+        return fields
+    if len(set(called.values())) < len(set(PARTS.values())):
+        told = ", ".join(sorted(called)) or "no folder"
+        warnings.append(
+            f"{source}: of its folders train, val and test only {told} held annotated images; split anew over all"
+        )
+        return fields
+    return [replace(one, part=part) for one, part in zip(fields, parts, strict=True)]
 
 
 def is_mask(path: Path) -> bool:
@@ -86,53 +132,148 @@ def bare(path: Path) -> str:
     return _MASK_WORD.sub("", stem).strip("_-. ")
 
 
-def _walk(
-    source: Path, name: str, groups: dict[str, str], options: Options, warnings: list[str], depth: int
-) -> Iterable[RawField]:
-    """Yield the fields of a folder: its own images, or those of its image folder, or those of its sub-folders."""
-    folders = {path.name.lower(): path for path in _folders(source)}
-    image_folder = next((folders[n] for n in IMAGE_FOLDERS if n in folders), None)
-    mask_folder = next((folders[n] for n in MASK_FOLDERS if n in folders), None)
-    here = _files(source)
-    pictures = [path for path in here if path.suffix.lower() in IMAGES]
-    if image_folder is not None and not pictures:
-        yield from _beside(image_folder, mask_folder, here, name, groups, options, warnings)
-    elif pictures:
-        inside = _files(mask_folder, masks=True) if mask_folder else []
-        images = [path for path in pictures if not is_mask(path)]
-        frames = pictures if inside or not images else images
-        drawn = inside + [path for path in here if path not in pictures]
-        drawn = drawn or [path for path in here if path not in frames]
-        yield from _fields(name, groups, frames, drawn, options, warnings)
-    elif depth:
-        for path in _folders(source):
-            yield from _walk(path, path.name, groups | group_of(path.name), options, warnings, depth - 1)
+def bares(path: Path) -> set[str]:
+    """Return every name an image of this annotation may have: a name may itself hold a word that says mask.
 
-
-def _beside(
-    image_folder: Path,
-    mask_folder: Path | None,
-    here: list[Path],
-    name: str,
-    groups: dict[str, str],
-    options: Options,
-    warnings: list[str],
-) -> Iterable[RawField]:
-    """Yield the fields of an image folder and a mask folder, which may both hold one sub-folder per field.
-
-    An ROI set or GeoJSON file above both belongs to the images as well.
+    >>> sorted(bares(Path("label_free_0_mask.tif")))
+    ['free_0', 'free_0_mask', 'label_free_0']
     """
-    files = _files(image_folder)
-    if files:
-        inside = _files(mask_folder, masks=True) if mask_folder else [path for path in files if is_mask(path)]
-        frames = [path for path in files if mask_folder or path not in inside]
-        yield from _fields(name, groups, frames, [*inside, *here], options, warnings)
-    for path in _folders(image_folder):
-        twin = mask_folder / path.name if mask_folder else None
-        drawn = _files(twin, masks=True) if twin and twin.is_dir() else []
-        frames = [one for one in _files(path) if drawn or not is_mask(one)]
-        drawn = drawn or [one for one in _files(path) if is_mask(one)]
-        yield from _fields(path.name, groups | group_of(path.name), frames, drawn, options, warnings)
+    stem = Path(path.stem).stem if Path(path.stem).suffix.lower() in IMAGES else path.stem
+    words = _MASK_WORD.finditer(stem)
+    return {bare(path)} | {(stem[: word.start()] + stem[word.end() :]).strip("_-. ") for word in words}
+
+
+def _walk(at: _Place, options: Options, warnings: list[str]) -> list[RawField]:
+    """Return the fields of a folder: its own images, those of its image folder, and those of its sub-folders."""
+    folders = _folders(at.folder)
+    truths = [path for path in folders if _TRUTH.match(path.name)]
+    _leave_out(truths, "truth of the Cell Tracking Challenge, whose data set has another folder", warnings)
+    homes, drawn = _called(folders, IMAGE_FOLDERS), _called(folders, MASK_FOLDERS)
+    rest = [path for path in folders if path not in (*homes, *drawn, *truths)]
+    mirror = _one_of(drawn, warnings) or at.masks
+    rest += [path for path in drawn if path != mirror and not _annotations(path)]
+    files = _files(at.folder)
+    pictures = [path for path in files if path.suffix.lower() in IMAGES]
+    offered = (*at.offered, *(path for path in files if path not in pictures))
+    if mirror is None:
+        rest += homes[1:]
+    else:
+        _leave_out(homes[1:], f"{homes[0].name if homes else ''} beside it has the masks", warnings)
+    below: list[RawField] = []
+    used: set[Path] = set()
+    if homes:
+        inside = () if pictures else offered
+        below += _walk(replace(at, folder=homes[0], masks=mirror, offered=inside), options, warnings)
+        mirror, offered = None, offered if pictures else ()
+    for path in rest:
+        below += _walk(_below(at, path, mirror, used), options, warnings) if at.depth else []
+    if not at.depth:
+        deeper = [path for path in rest if _holds(path, IMAGES)]
+        _leave_out(deeper, f"its images lie more than {DEPTH} folders deep", warnings)
+    if not pictures:
+        _unused(mirror, used, offered, warnings)
+        return below
+    own = _own(replace(at, masks=mirror, offered=offered), pictures, used, below, options, warnings)
+    return own + below
+
+
+def _below(at: _Place, path: Path, mirror: Path | None, used: set[Path]) -> _Place:
+    """Return the place of a sub-folder, with the masks that mirror it or bear its name before theirs."""
+    twin = mirror / path.name if mirror else None
+    loose: list[Path] = []
+    if mirror and twin and not twin.is_dir():
+        twin, loose = None, [one for one in _files(mirror, masks=True) if bare(one).startswith(f"{path.name}_")]
+    used |= {*loose, *([twin] if twin else [])}
+    return _Place(path, path.name, at.groups | group_of(path.name), twin, tuple(loose), at.depth - 1)
+
+
+def _own(
+    at: _Place, pictures: list[Path], used: set[Path], below: list[RawField], options: Options, warnings: list[str]
+) -> list[RawField]:
+    """Return the fields of a folder's own images."""
+    inside = [path for path in _files(at.masks, masks=True) if path not in used] if at.masks else []
+    frames, beside = _sides(pictures, bool(inside))
+    told = {}
+    for folder in _folders(at.masks) if at.masks else []:
+        image = next((path for path in frames if path.stem == folder.name), None)
+        if image is not None and folder not in used:
+            told[image] = _only(folder)
+            used.add(folder)
+    drawn = _without_strays(frames, [*inside, *beside, *at.offered], warnings)
+    if len(pictures) == 1 and not drawn and not told and any(file.drawing for one in below for file in one.files):
+        _leave_out(pictures, "a picture without annotation above folders of annotated images", warnings)
+        return []
+    if not drawn and not told:
+        _refuse_pickles(frames, at.masks)
+    _unused(at.masks, {*used, *inside}, (), warnings)
+    return _fields(at.name, at.groups, frames, drawn, options, warnings, told)
+
+
+def _sides(pictures: list[Path], masks: bool) -> tuple[list[Path], list[Path]]:
+    """Tell images from the masks beside them; `masks` says that there is a folder of masks as well."""
+    wordy = {path: bares(path) for path in pictures if is_mask(path)}
+    plain = {path.stem for path in pictures if path not in wordy}
+    named = set().union(*wordy.values())
+    drawn = [path for path in wordy if wordy[path] & plain or path.stem not in named]
+    if masks or not plain:
+        stems = {path.stem for path in pictures}
+        drawn = [path for path in drawn if wordy[path] & stems]
+    return [path for path in pictures if path not in drawn], drawn
+
+
+def _only(folder: Path) -> Path:
+    """Return the one annotation in the folder of an image."""
+    found = _files(folder, masks=True)
+    if len(found) != 1:
+        raise BadInput(f"{folder}: {len(found)} annotation files for one image; save them as one file")
+    return found[0]
+
+
+def _without_strays(frames: list[Path], drawn: list[Path], warnings: list[str]) -> list[Path]:
+    """Leave out archives and JSON files that nothing calls an annotation, where others are called so."""
+    stems = {path.stem for path in frames}
+    sure = [
+        path
+        for path in drawn
+        if path.suffix.lower() in IMAGES or _MASK_WORD.search(path.stem) or bares(path) & stems or path.stem in stems
+    ]
+    if not sure:
+        return drawn
+    _leave_out([path for path in drawn if path not in sure], "not called an annotation, and there are others", warnings)
+    return sure
+
+
+def _called(folders: list[Path], names: Sequence[str]) -> list[Path]:
+    return sorted((path for path in folders if path.name.lower() in names), key=lambda p: names.index(p.name.lower()))
+
+
+def _one_of(folders: list[Path], warnings: list[str]) -> Path | None:
+    """Return the folder of masks to take, instance labels before foreground."""
+    full = [path for path in folders if _annotations(path)] or folders
+    if full:
+        why = f"{full[0].name} beside it is taken for the annotation"
+        _leave_out([path for path in full[1:] if _annotations(path)], why, warnings)
+    return full[0] if full else None
+
+
+def _annotations(folder: Path) -> bool:
+    return _holds(folder, (*IMAGES, *drawings.OUTLINES))
+
+
+def _holds(folder: Path, suffixes: Sequence[str]) -> bool:
+    return any(path.suffix.lower() in suffixes and path.name[:2] != "._" for path in folder.rglob("*"))
+
+
+def _unused(masks: Path | None, used: set[Path], offered: Sequence[Path], warnings: list[str]) -> None:
+    """Name annotation that belongs to no image."""
+    inside = [path for path in [*_files(masks, masks=True), *_folders(masks)] if path not in used] if masks else []
+    called = [path for path in offered if path.suffix.lower() in IMAGES or _MASK_WORD.search(path.stem)]
+    _leave_out([*(p for p in inside if p.is_file() or _annotations(p)), *called], "masks without images", warnings)
+
+
+def _leave_out(paths: Sequence[Path], why: str, warnings: list[str]) -> None:
+    for path in paths[:1]:
+        warnings.append(f"{path}: {why}{f' ({len(paths)} such)' * (len(paths) > 1)}; left out")
 
 
 def group_of(name: str) -> dict[str, str]:
@@ -146,18 +287,23 @@ def group_of(name: str) -> dict[str, str]:
 
 
 def _fields(
-    name: str, groups: dict[str, str], frames: list[Path], masks: list[Path], options: Options, warnings: list[str]
+    name: str,
+    groups: dict[str, str],
+    frames: list[Path],
+    masks: list[Path],
+    options: Options,
+    warnings: list[str],
+    told: dict[Path, Path] | None = None,
 ) -> list[RawField]:
     """Return one field, or one per file where sizes differ (no movie changes its size) or each file is a movie."""
     _no_doubles(frames)
     _no_doubles(masks)
-    if whole := _for_all(frames, masks):
+    told = told or {}
+    if not told and (whole := _for_all(frames, masks)):
         files = [raw_file(path, None, options) for path in frames]
         files = drawings.share(whole, files)
     else:
-        if not masks:
-            _refuse_pickles(frames)
-        pairs = pair(frames, masks, warnings)
+        pairs = pair([path for path in frames if path not in told], masks, warnings) | told
         files = [raw_file(path, pairs.get(path), options) for path in frames]
     if options.tiles is not None:
         return _mosaic(name, groups, files, options, warnings)
@@ -202,17 +348,42 @@ def pair(frames: list[Path], masks: list[Path], warnings: list[str]) -> dict[Pat
         return {}
     if len(frames) == len(masks) == 1:
         return {frames[0]: masks[0]}
-    by_name = {path.stem: path for path in masks} | {bare(path): path for path in masks}
-    pairs = {path: by_name[path.stem] for path in frames if path.stem in by_name}
+    claims = _by_name(frames, masks)
+    pairs = {frame: min(claimed, key=lambda mask: _rank(frame, mask)) for frame, claimed in claims.items()}
+    twice = [(mask, taken) for frame, taken in pairs.items() for mask in claims[frame] if mask != taken]
+    if twice:
+        _leave_out([mask for mask, _ in twice], f"{twice[0][1].name} is taken for the same image", warnings)
     pairs = pairs or _by_number(frames, masks)
     if not pairs:
         raise BadInput(
             f"{masks[0].parent}: masks do not belong to the images by name or number ({masks[0].name}, "
             f"{frames[0].name}); name each mask like its image"
         )
-    if orphans := sorted(set(masks) - set(pairs.values())):
+    if orphans := sorted(set(masks) - set(pairs.values()) - {mask for mask, _ in twice}):
         warnings.append(f"{orphans[0]}: no image of that name ({len(orphans)} such masks); left out")
     return pairs
+
+
+def _by_name(frames: list[Path], masks: list[Path]) -> dict[Path, list[Path]]:
+    """Return the masks that are called after each image, or after its folder and itself (`f0_t0.tif` for `f0/t0.tif`).
+
+    A mask belongs to the image with the longest name of those it may be called after.
+    """
+    stems = {f"{path.parent.name}_{path.stem}": path for path in frames} | {path.stem: path for path in frames}
+    claims = defaultdict(list)
+    for mask in masks:
+        if names := ({mask.stem} | bares(mask)) & stems.keys():
+            claims[stems[max(names, key=len)]].append(mask)
+    return {frame: claims[frame] for frame in frames if frame in claims}
+
+
+def _rank(frame: Path, mask: Path) -> int:
+    """Return which of several masks of an image is taken: its very name, instance labels, outlines, anything else."""
+    if mask.stem == frame.stem and mask.suffix.lower() in IMAGES:
+        return 0
+    if mask.suffix.lower() in drawings.OUTLINES:
+        return 2
+    return 1 if _INSTANCES.search(mask.stem.removeprefix(frame.stem)) else 3
 
 
 def _by_number(frames: list[Path], masks: list[Path]) -> dict[Path, Path]:
@@ -256,7 +427,7 @@ def _files(path: Path, *, masks: bool = False) -> list[Path]:
     BadInput
         A picture stored with loss where a mask is meant: its labels are no longer whole numbers.
     """
-    found = [p for p in path.iterdir() if p.name[0] != "."]
+    found = [p for p in path.iterdir() if not p.name.startswith("._")]  # macOS leaves such beside every file
     for p in sorted(found):
         if p.suffix.lower() in mask_files.LOSSY and (masks or _MASK_WORD.search(p.stem)):
             mask_files.refuse_suffix(p)
@@ -271,11 +442,13 @@ def _is_json_mask(path: Path, masks: bool) -> bool:
     return path.suffix.lower() == ".json" and (masks or _MASK_WORD.search(path.stem) is not None)
 
 
-def _refuse_pickles(frames: list[Path]) -> None:
+def _refuse_pickles(frames: list[Path], masks: Path | None = None) -> None:
     """Refuse images whose only annotation is a pickle as Cellpose writes it."""
-    for path in frames:
-        if (pickled := path.with_name(f"{path.stem}_seg.npy")).is_file():
-            mask_files.refuse_suffix(pickled)
+    pickled = [path.with_name(f"{path.stem}_seg.npy") for path in frames]
+    pickled += sorted(masks.glob("*.npy")) if masks else []
+    for path in pickled:
+        if path.is_file():
+            mask_files.refuse_suffix(path)
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
@@ -284,9 +457,10 @@ def natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(
-        (p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".") and p.suffix != ".zarr"), key=natural
-    )
+    """Return the sub-folders in natural order, without hidden ones, Zarr groups and links to a folder above."""
+    above = {path.resolve(), *path.resolve().parents}
+    found = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".") and p.suffix != ".zarr"]
+    return sorted((p for p in found if p.resolve() not in above and p.suffix.lower() not in IMAGES), key=natural)
 
 
 def _why_nothing(source: Path) -> str:

@@ -192,17 +192,17 @@ def _files(root: Path) -> list[Path]:
 def _plane(image: Image, t: int) -> NDArray[Any]:
     """Return frame t as `(C, Z, Y, X)`, whatever axes there are."""
     try:
-        frame = np.asarray(image.array[t] if image.axes[0] == "t" else image.array[...])
+        frame = np.asarray(image.array[tuple(t if axis == "t" else slice(None) for axis in image.axes)])
     except Exception as fault:
         raise BadInput(f"{image.path}: frame {t} is damaged ({_line(fault)}); write the store again") from fault
-    axes = image.axes.removeprefix("t")
+    axes = image.axes.replace("t", "")
     order = [axes.index(axis) for axis in "czyx" if axis in axes]
     index = tuple(slice(None) if axis in axes else None for axis in "czyx")
     return frame.transpose(order)[index]
 
 
 def _pictures(image: Image, kept: list[int], z: str | None) -> Iterator[Picture]:
-    frames = image.array.shape[0] if image.axes[0] == "t" else 1
+    frames = image.array.shape[image.axes.index("t")] if "t" in image.axes else 1
     for t in range(frames):
         yield images.stored(image.path, depth.flatten(_plane(image, t)[kept], z)), None
 

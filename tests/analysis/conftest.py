@@ -49,7 +49,7 @@ EPOCHS = 4
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a finished run: three synthetic fields of six frames, two methods, six trials."""
     folder = tmp_path_factory.mktemp("run")
-    movies = synthetic.write(folder / "movies", fields=3, frames=6, size=(160, 192), seed=3)
+    movies = synthetic.write(folder / "movies", fields=3, frames=6, size=(160, 192), seed=5)
     dataset = convert.convert(movies, folder / "dataset.zarr")
     (folder / "run.json").write_text(json.dumps({"dataset": "dataset.zarr", "kind": "search", "synthetic": True}))
     _predict(dataset, folder / "predictions.zarr")

@@ -179,3 +179,19 @@ def test_the_yeast_movie(yeast: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert found["cells"] == 1226
     assert found["radius_um"]["median"] == pytest.approx(0.16 * found["radius_px"]["median"], rel=1e-3)
     assert (tmp_path / "yeast_phase_movie.check.html").stat().st_size < 1_000_000
+
+
+def test_a_store_with_several_faults_has_all_of_them_named(
+    movie: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = convert(movie, tmp_path / "d.zarr").path
+    (store / "movie/zarr.json").write_bytes(b"{}")
+    flipped = store / "movie/s0/c/1/0/0/0"
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 2] ^= 4
+    flipped.write_bytes(data)
+    (store / "movie/s0/c/3/0/0/0").unlink()
+    assert main([str(store)]) == 2
+    _, error = told(capsys)
+    for name in ("movie/zarr.json", "movie/s0/c/1/0/0/0", "movie/s0/c/3/0/0/0"):
+        assert name in error

@@ -93,13 +93,21 @@ def test_full_but_honest_eight_bits_are_read(tmp_path):
         np.testing.assert_array_equal(masks.read(written(tmp_path, narrow))[0], labels)
 
 
-def test_pieces_of_a_label():
+def test_values_with_and_without_a_place_of_their_own():
     labels = np.zeros((20, 20), np.int32)
     labels[1:5, 1:5] = 3
     labels[10, 10] = labels[12:14, 12] = 3
     labels[5:8, 6:9], labels[8, 9] = 7, 7
-    assert masks.pieces(labels) == {3: 3}
-    assert masks.pieces(np.zeros((4, 4), np.int32)) == {}
+    assert not masks.is_scattered(labels), "stray pieces beside a main one"
+    assert not masks.has_places(np.where(labels == 3, 1, 0))
+    labels[14:18, 14:18] = 3
+    assert masks.has_places(np.where(labels == 3, 1, 0))
+    assert not masks.is_scattered(np.zeros((4, 4), np.int32))
+    classes = np.zeros((20, 20), np.int32)
+    for corner in (1, 8, 14):
+        classes[corner : corner + 5, corner : corner + 5] = 2
+        classes[corner + 1 : corner + 4, corner + 1 : corner + 4] = 1
+    assert masks.is_scattered(classes)
 
 
 def test_what_is_full():

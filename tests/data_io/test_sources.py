@@ -441,3 +441,61 @@ def test_wells_of_two_plates_are_two_wells(tmp_path, discs, grey):
     assert list(dataset.fields) == ["P1_B1_1", "P1_B2_1", "P2_B1_1", "P2_B2_1"]
     assert dataset.splits.unit == "well"
     assert not any("several parts" in warning for warning in dataset.warnings)
+
+
+@pytest.mark.parametrize("axes", ["ctyx", "yxt", "tyx"])
+def test_an_ome_zarr_may_have_its_axes_in_any_order(axes, tmp_path, discs, grey):
+    source, cells = _ome_zarr(tmp_path / "a.zarr", "0.5", discs, grey)
+    images = np.stack([grey(c, t) for t, c in enumerate(cells)])
+    kinds = {"t": "time", "y": "space", "x": "space", "c": "channel"}
+    stored = images[None] if "c" in axes else images
+    stored = stored.transpose(["ctyx".index(a) - ("c" not in axes) for a in axes])
+    shutil.rmtree(source / "full")
+    zarr.create_array(source / "full", data=stored, zarr_format=3)
+    group = zarr.open_group(source, mode="a")
+    ome = dict(group.attrs["ome"])
+    level = {"path": "full", "coordinateTransformations": [{"type": "scale", "scale": [1.0] * len(axes)}]}
+    ome["multiscales"] = [{"axes": [{"name": a, "type": kinds[a]} for a in axes], "datasets": [level]}]
+    group.attrs["ome"] = ome
+    dataset = convert(source, tmp_path / "d.zarr")
+    assert np.array_equal(dataset.image(FrameRef("a", 2))[0], images[2])
+
+
+def test_a_cell_with_a_stray_piece_beside_fields_of_labels_stays_one(tmp_path, write_movie):
+    for name in ("a", "b", "c"):
+        write_movie(tmp_path / "set" / name, 3)
+    for path in (tmp_path / "set/b/masks").iterdir():
+        lone = np.where(tifffile.imread(path) == 3, 7, 0)
+        lone[0, 0] = 7
+        tifffile.imwrite(path, lone.astype(np.uint16))
+    field = convert(tmp_path / "set", tmp_path / "d.zarr").fields["b"]
+    assert (field.annotation, field.cells) == ("labels", (1, 1, 1))
+
+
+def test_names_and_groups_that_contradict_are_refused(tmp_path, write_movie):
+    for name in ("a", "b", "c"):
+        write_movie(tmp_path / "set" / name, 3)
+    table = tmp_path / "set/groups.csv"
+    table.write_text("field,patient\na,P1\na,P2\n")
+    with pytest.raises(BadInput, match="field 'a' has two rows"):
+        find(tmp_path / "set")
+    table.write_text("field,patient\na,P1\nb,P2\n")
+    with pytest.raises(BadInput, match="patient of field 'c' is unknown"):
+        convert(tmp_path / "set", tmp_path / "d.zarr", Settings(split_by="patient"))
+
+
+def test_a_frame_that_is_there_twice_is_refused(tmp_path, write_movie):
+    movie = write_movie(tmp_path / "movie", 4)
+    shutil.copy(movie / "frames/t000.tif", movie / "frames/t002.tif")
+    with pytest.raises(BadInput, match=r"movie t002.tif: the same pixels as movie t000.tif; remove one of the two"):
+        convert(movie, tmp_path / "d.zarr")
+    assert not (tmp_path / "d.zarr").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["movie"]
+
+
+@pytest.mark.parametrize("out", ["file/d.zarr", "n" * 300, "empty"])
+def test_a_place_that_cannot_be_written_is_one_line(out, tmp_path, movie):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match=r"cannot be written|exists and is no data set"):
+        convert(movie, tmp_path / out)

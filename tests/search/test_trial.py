@@ -100,7 +100,8 @@ def test_a_trial_reports_every_epoch_and_leaves_its_files(target: str, banks: Ba
     run_trial(trial_of(target, epochs=2), banks, tmp_path, rows.append)
     assert [row["epoch"] for row in rows] == [1, 2]
     assert all(np.isfinite(row["train_loss"]) for row in rows)
-    assert {p.name for p in tmp_path.iterdir()} == {"augmentation.json", "config.yaml", "metrics.csv", "examples.npz", "checkpoints"}
+    files = {"augmentation.json", "config.yaml", "metrics.csv", "examples.npz", "checkpoints"}
+    assert {p.name for p in tmp_path.iterdir()} == files
     with np.load(tmp_path / "examples.npz") as examples:
         assert examples["image"].shape == examples["truth"].shape == examples["foreground"].shape
         assert 0 <= examples["foreground"].min() <= examples["foreground"].max() <= 1
