@@ -28,7 +28,10 @@
 `normalise`       grey values -> float32, the same way in training and in prediction
 `crops`           the frames in memory maps, and the crops a network is trained on
 `stream`          crops from data sets larger than the memory
+`direct`          a frame's chunk straight from its file; `buffers` memory that is used again
+`crop_kernel`     one crop cut and normalised in a single pass
 `augment`         crops as another camera, lamp and orientation would have given them
+`warp`            any angle and elastic bending
 `synthetic`       made-up CLL movies with exact labels
 `population`      their cells: outlines, places, movement
 `brightfield`     their look: contrast, optics, camera

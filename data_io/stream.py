@@ -163,8 +163,8 @@ class FrameStream:
             The number of workers does not divide the number of lanes.
         """
         if self.lanes % workers:
-            few = "1, 2 or 4 workers" if self.lanes > 1 else "1 worker"
-            raise BadInput(f"{workers} loading workers: frames are streamed in {self.lanes} lanes; use {few}")
+            few = " or ".join(str(n) for n in range(1, self.lanes + 1) if self.lanes % n == 0)
+            raise BadInput(f"{workers} loading workers: frames are streamed in {self.lanes} lanes; use {few} workers")
         lanes = plan_lanes(self, seed=seed, epoch=epoch, n=n, size=size, batch=batch, foreground=foreground)
         current = [-1] * self.lanes
         try:
@@ -352,7 +352,8 @@ def reopen(folder: Path | str) -> FrameBank | FrameStream:
 
 
 def _lanes(frames: int) -> int:
-    return LANES if frames >= LANES else 1
+    """Return how many lanes there are for so many frames: each lane has one at least."""
+    return next(lanes for lanes in (LANES, LANES // 2, 1) if frames >= lanes)
 
 
 def _middles(datasets: Sequence[Dataset], every: Sequence[tuple[int, FrameRef]]) -> NDArray[np.int32]:

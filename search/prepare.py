@@ -78,6 +78,8 @@ def prepare_data(config: Config, run_dir: Path) -> Dataset:
             reading=Options(data.reader, data.z, data.channels, data.truth, data.labels, data.tiles),
         ),
     )
+    if dataset.path != run_dir / "dataset.zarr":
+        dataset.preflight()  # someone else wrote it, or long ago
     if data.fold is not None:
         dataset = dataset.in_fold(data.fold)
     if not dataset.frames("test"):

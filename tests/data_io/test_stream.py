@@ -137,7 +137,7 @@ def test_the_budget_decides_and_several_stores_are_one_stream(dataset, tmp_path)
 def test_a_budget_below_four_frames_and_three_workers_are_refused(dataset, stream, tmp_path):
     with pytest.raises(BadInput, match=r"4 frames of 0 MB do not fit into 0 MB; give them more memory"):
         FrameStream.build([dataset], [dataset.frames()], tmp_path / "s", 3 * FRAME)
-    with pytest.raises(BadInput, match="3 loading workers: frames are streamed in 4 lanes; use 1, 2 or 4 workers"):
+    with pytest.raises(BadInput, match="3 loading workers: frames are streamed in 4 lanes; use 1 or 2 or 4 workers"):
         next(stream.crops(seed=0, epoch=0, n=8, size=48, batch=4, foreground=0.5, workers=3))
 
 
