@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 IMAGE_FOLDERS = ("frames", "images", "image", "imgs", "img", "raw", "raw_images")
 MASK_FOLDERS = (
-    "labels", "label", "cp_masks", "masks", "mask", "annotations", "annotation", "gt", "ground_truth", "segmentation", "rois",
-    "roiset", "roisets",
+    "labels", "label", "cp_masks", "masks", "mask", "annotations", "annotation", "gt", "ground_truth", "segmentation",
+    "rois", "roiset", "roisets",
 )  # fmt: skip
 GROUPS = ("patient", "donor", "plate", "well", "condition", "treatment", "day", "replicate")
 """Words that make a folder's name say which group its fields belong to."""
@@ -65,7 +65,7 @@ def movie(source: Path, options: Options, warnings: list[str]) -> list[RawField]
     """Read one file as a field; its annotation is the file beside it that carries its name and a mask suffix."""
     if source.suffix.lower() not in IMAGES:
         raise BadInput(f"{source}: neither TIFF nor PNG by its name; export it as TIFF, or give the folder it is in")
-    beside = [path for path in _files(source.parent) if is_mask(path) and bare(path) == source.stem]
+    beside = [path for path in _files(source.parent) if path != source and is_mask(path) and source.stem in bares(path)]
     return _fields(source.stem, {}, [source], beside, options, warnings)
 
 
@@ -150,21 +150,24 @@ def _walk(at: _Place, options: Options, warnings: list[str]) -> list[RawField]:
     _leave_out(truths, "truth of the Cell Tracking Challenge, whose data set has another folder", warnings)
     homes, drawn = _called(folders, IMAGE_FOLDERS), _called(folders, MASK_FOLDERS)
     rest = [path for path in folders if path not in (*homes, *drawn, *truths)]
-    mirror = _one_of(drawn, warnings) or at.masks
-    rest += [path for path in drawn if path != mirror and not _annotations(path)]
+    if not homes:
+        rest += [path for path in drawn if _called(_folders(path), IMAGE_FOLDERS)]
+    mirror = _one_of([path for path in drawn if path not in rest], warnings) or at.masks
     files = _files(at.folder)
     pictures = [path for path in files if path.suffix.lower() in IMAGES]
-    offered = (*at.offered, *(path for path in files if path not in pictures))
-    if mirror is None:
-        rest += homes[1:]
-    else:
-        _leave_out(homes[1:], f"{homes[0].name if homes else ''} beside it has the masks", warnings)
+    offered = [*at.offered, *(path for path in files if path not in pictures)]
     below: list[RawField] = []
     used: set[Path] = set()
+    if mirror and _by_name(pictures, _files(mirror, masks=True)):
+        homes, rest = [], [*rest, *homes]
+    elif mirror:
+        _leave_out(homes[1:], f"{homes[0].name if homes else ''} beside it has the masks", warnings)
+    else:
+        rest += homes[1:]
     if homes:
-        inside = () if pictures else offered
+        inside = () if _by_name(pictures, offered) else tuple(offered)
         below += _walk(replace(at, folder=homes[0], masks=mirror, offered=inside), options, warnings)
-        mirror, offered = None, offered if pictures else ()
+        mirror, offered = None, [path for path in offered if path not in inside]
     for path in rest:
         below += _walk(_below(at, path, mirror, used), options, warnings) if at.depth else []
     if not at.depth:
@@ -173,7 +176,7 @@ def _walk(at: _Place, options: Options, warnings: list[str]) -> list[RawField]:
     if not pictures:
         _unused(mirror, used, offered, warnings)
         return below
-    own = _own(replace(at, masks=mirror, offered=offered), pictures, used, below, options, warnings)
+    own = _own(replace(at, masks=mirror, offered=tuple(offered)), pictures, used, below, options, warnings)
     return own + below
 
 
@@ -200,7 +203,8 @@ def _own(
             told[image] = _only(folder)
             used.add(folder)
     drawn = _without_strays(frames, [*inside, *beside, *at.offered], warnings)
-    if len(pictures) == 1 and not drawn and not told and any(file.drawing for one in below for file in one.files):
+    alone = len(pictures) == 1 and not told and not _by_name(frames, drawn)
+    if alone and any(file.drawing for one in below for file in one.files):
         _leave_out(pictures, "a picture without annotation above folders of annotated images", warnings)
         return []
     if not drawn and not told:
@@ -249,11 +253,12 @@ def _called(folders: list[Path], names: Sequence[str]) -> list[Path]:
 
 def _one_of(folders: list[Path], warnings: list[str]) -> Path | None:
     """Return the folder of masks to take, instance labels before foreground."""
-    full = [path for path in folders if _annotations(path)] or folders
+    unfit = (*mask_files.LOSSY, ".npy")
+    full = [path for path in folders if _annotations(path)] or [path for path in folders if _holds(path, unfit)]
     if full:
         why = f"{full[0].name} beside it is taken for the annotation"
         _leave_out([path for path in full[1:] if _annotations(path)], why, warnings)
-    return full[0] if full else None
+    return next(iter(full), None)
 
 
 def _annotations(folder: Path) -> bool:
@@ -272,8 +277,8 @@ def _unused(masks: Path | None, used: set[Path], offered: Sequence[Path], warnin
 
 
 def _leave_out(paths: Sequence[Path], why: str, warnings: list[str]) -> None:
-    for path in paths[:1]:
-        warnings.append(f"{path}: {why}{f' ({len(paths)} such)' * (len(paths) > 1)}; left out")
+    if paths:
+        warnings.append(f"{paths[0]}: {why}{f' ({len(paths)} such)' * (len(paths) > 1)}; left out")
 
 
 def group_of(name: str) -> dict[str, str]:
