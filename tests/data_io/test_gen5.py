@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,6 +10,9 @@ import tifffile
 
 from data_io.errors import BadInput
 from data_io.readers import Options, find
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _write(folder: Path, discs, grey, names: list[str]) -> Path:
