@@ -51,7 +51,7 @@ class CropBatches(IterableDataset[Batch]):
         worker = get_worker_info()
         share = (worker.id, worker.num_workers) if worker else (0, 1)
         for images, labels in epoch_batches(self.bank, self.trial, self.epoch, *share):
-            yield _tensors(self.trial.target, images, labels)
+            yield _tensors(self.trial, images, labels)
 
 
 def epoch_batches(
@@ -96,9 +96,7 @@ class Batches(pl.LightningDataModule):
         images, labels = crops.tiles(FrameBank.open(banks.val), size=trial.crop, limit=trial.train.validation_crops)
         size = trial.train.batch
         self.calibration = self._calibration(size)
-        self.val = [
-            _tensors(trial.target, images[i : i + size], labels[i : i + size]) for i in range(0, len(images), size)
-        ]
+        self.val = [_tensors(trial, images[i : i + size], labels[i : i + size]) for i in range(0, len(images), size)]
 
     def _calibration(self, batch: int) -> list[torch.Tensor]:
         """Whole batches of training crops as each epoch draws them, but not augmented; none when switched off."""
@@ -137,5 +135,6 @@ class Batches(pl.LightningDataModule):
         return DataLoader(self.val, batch_size=None)  # type: ignore[arg-type]
 
 
-def _tensors(target: str, images: Any, labels: Any) -> Batch:
-    return torch.from_numpy(images), torch.from_numpy(targets.encode(target, labels)), torch.from_numpy(labels)
+def _tensors(trial: TrialConfig, images: Any, labels: Any) -> Batch:
+    encoded = targets.encode(trial.target, labels, gap=trial.gap)
+    return torch.from_numpy(images), torch.from_numpy(encoded), torch.from_numpy(labels)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from search.strict_yaml import KeyPath
 
 Architecture = Literal["unet", "unetplusplus", "manet", "linknet", "fpn", "deeplabv3", "deeplabv3plus", "pan"]
-ReferenceArchitecture = Literal[Architecture, "stardist_unet"]
+ReferenceArchitecture = Literal[Architecture, "stardist_unet", "winner"]
 Target = Literal["two_class", "three_class", "star"]
 
 LOSSES: dict[str, tuple[str, ...]] = {
@@ -113,9 +113,11 @@ class SpaceConfig(Section):
     """The search space: what is varied; every list is one axis of the grid."""
 
     mode: Literal["grid", "random"]
-    """grid tries every feasible combination; random draws `trials` of them without repetition."""
+    """grid tries every feasible combination; random draws `trials` of them."""
     trials: int | None = Field(default=None, ge=1, le=100_000)
-    """Number of trials drawn in random mode; null in grid mode."""
+    """Combinations drawn in random mode, each trained with every seed; null in grid mode."""
+    continuous: bool = False
+    """Whether random draws rates, decays and strengths between the smallest and the largest one listed."""
     architectures: tuple[Architecture, ...]
     """Decoders of segmentation-models-pytorch."""
     encoders: tuple[Name, ...]
@@ -164,11 +166,13 @@ class SpaceConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _trials_belong_to_random(self) -> Self:
-        if self.mode == "random" and self.trials is None:
-            raise ValueError("mode random needs the number of trials; add space.trials=N")
+    def _draws_belong_to_a_mode_that_draws(self) -> Self:
+        if self.mode != "grid" and self.trials is None:
+            raise ValueError(f"mode {self.mode} needs the number of trials; add space.trials=N")
         if self.mode == "grid" and self.trials is not None:
-            raise ValueError("trials is for mode random; add space.mode=random or set trials to null")
+            raise ValueError("trials is for modes that draw; add space.mode=random or set trials to null")
+        if self.mode == "grid" and self.continuous:
+            raise ValueError("continuous is for modes that draw; add space.mode=random or set continuous to false")
         return self
 
 
@@ -189,8 +193,10 @@ class TrainConfig(Section):
     """Decoder channels as a fraction of the library's default."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of training; auto takes what measures faster on the device."""
-    schedule: Literal["one_cycle", "constant"] = "one_cycle"
-    """Course of the learning rate over max_epochs."""
+    schedule: Literal["one_cycle", "warmup_stable_decay", "constant"] = "one_cycle"
+    """Course of the learning rate; warmup_stable_decay is flat until its last fifth, fair to trials stopped early."""
+    deterministic: bool = False
+    """Whether only operations are used that give the same bits every time; slower on a GPU."""
     gradient_clip: Positive | None = 1.0
     """Largest norm of the gradient; null does not clip."""
     checkpoint_every: int = Field(ge=1)
@@ -231,24 +237,30 @@ class ReferenceConfig(Section):
     """A configuration that no scheduler may stop."""
 
     architecture: ReferenceArchitecture
-    """Decoder, or stardist_unet for StarDist's own light U-Net."""
-    encoder: Name | Literal[""]
-    """Encoder; empty for stardist_unet."""
+    """Decoder, stardist_unet for StarDist's own light U-Net, or winner for the best cell of the first target."""
+    encoder: Name | Literal[""] = ""
+    """Encoder; empty for stardist_unet and winner."""
     target: Target
     """What it learns."""
     loss: str
     """Its loss."""
+    crop: int | None = Field(default=None, ge=32, le=4096, multiple_of=32)
+    """Edge of its training crops in pixels; null takes train.crop."""
+    gap: bool = False
+    """Whether three_class draws a background gap of one pixel between touching cells, as the study did."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
+        if self.gap and self.target != "three_class":
+            raise ValueError("gap is for the target three_class; set it to false")
         if self.loss not in LOSSES[self.target]:
             raise ValueError(f"{self.target} has no loss {self.loss!r}{choices(self.loss, LOSSES[self.target])}")
         is_stardist = self.architecture == "stardist_unet"
         if is_stardist and self.target != "star":
             raise ValueError("stardist_unet learns the target star only; change the architecture or the target")
-        if is_stardist != (self.encoder == ""):
+        if (is_stardist or self.architecture == "winner") != (self.encoder == ""):
             raise ValueError(
-                "stardist_unet has its own encoder (write encoder: ''), every other architecture names one"
+                "stardist_unet and winner bring their encoder (write encoder: ''), every other architecture names one"
             )
         return self
 
@@ -266,6 +278,8 @@ class ScheduleConfig(Section):
     """Configurations that run to the end beside the search, in no rung."""
     reference_epochs: int | None = Field(default=None, ge=1)
     """Epochs of the references; null is train.max_epochs."""
+    references_placed: Literal["first", "last", "beside"] = "first"
+    """When the references start: before the other trials, after them, or spread among them."""
 
     @field_validator("references")
     @classmethod
@@ -280,6 +294,10 @@ class BudgetConfig(Section):
     """Wall-clock minutes of the search; null is no limit."""
     epochs: int | None = Field(default=None, ge=1)
     """Epochs of all trials together; null is no limit."""
+    trials: int | None = Field(default=None, ge=1)
+    """Trials that are started; null is no limit."""
+    gpu_hours: Positive | None = None
+    """GPU hours of all trials together, a trial counted by its share of the GPU; null is no limit."""
 
 
 class ResourceConfig(Section):

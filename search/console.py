@@ -25,10 +25,10 @@ def announce(config: Config, dataset: Dataset, plan: Plan, notes: list[str], run
     say(dataset_line(dataset))
     for warning in dict.fromkeys([*dataset.warnings, *plan.notes, *notes]):
         say(f"note: {warning}")
-    references = sum(trial.reference for trial in plan.trials)
+    references = sum(trial.reference for trial in plan.trials) + len(plan.of_winner)
     stopping = "ASHA stops weak trials early within each target" if config.schedule.asha else "no early stopping"
     say(
-        f"plan: {len(plan.trials)} trials ({references} references that nothing stops), "
+        f"plan: {len(plan.trials) + len(plan.of_winner)} trials ({references} references that nothing stops), "
         f"{len(plan.infeasible)} infeasible cells; up to {config.train.max_epochs} epochs each, {stopping}; "
         "then one model per target, test scores, cells table, report"
     )
@@ -53,6 +53,12 @@ def show_plan(config: Config, dataset: Dataset, plan: Plan, notes: list[str]) ->
     for trial in plan.trials:
         mark = "  reference, never stopped" if trial.reference else ""
         say(f"  {trial.id}  crop {trial.crop} px, batch {trial.train.batch}, {trial.epochs} epochs{mark}")
+    for reference in plan.of_winner:
+        variant = " with a gap between touching cells" if reference.gap else ""
+        say(
+            f"  the best {config.space.targets[0]} network, later as {reference.target} {reference.loss}{variant}, "
+            f"{config.schedule.reference_epochs or config.train.max_epochs} epochs  reference, never stopped"
+        )
     for cell in plan.infeasible:
         say(f"  infeasible: {cell.target} {cell.architecture} {cell.encoder} {cell.loss}: {cell.reason}")
     for note in [*plan.notes, *notes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 WARM_UP = 0.1
 """Share of the steps over which the one-cycle learning rate rises."""
+STABLE_WARM_UP, DECAY = 0.02, 0.2
+"""Shares of the steps over which warmup_stable_decay rises and falls."""
 
 
 class SegmentationModule(pl.LightningModule):
@@ -52,19 +55,36 @@ class SegmentationModule(pl.LightningModule):
         images, target, labels = batch
         scores = self.network(_channels_last(images)).float()
         self.val_losses.append(float(self.loss(scores, target)))
-        targets.count(self.trial.target, scores, labels.cpu().numpy(), self.overlap)
+        targets.count(self.trial.target, scores, labels.cpu().numpy(), self.overlap, gap=self.trial.gap)
 
     def configure_optimizers(self) -> Any:
-        """AdamW, with a one-cycle or constant learning rate per step."""
+        """AdamW, with the trial's course of the learning rate per optimiser step."""
         trial = self.trial
         optimiser = torch.optim.AdamW(self.parameters(), lr=trial.learning_rate, weight_decay=trial.weight_decay)
         if trial.train.schedule == "constant":
             return optimiser
         total = trial.epochs * self.steps_per_epoch
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, max_lr=trial.learning_rate, total_steps=total + 1, pct_start=WARM_UP
-        )
+        schedule: torch.optim.lr_scheduler.LRScheduler
+        if trial.train.schedule == "one_cycle":
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimiser, max_lr=trial.learning_rate, total_steps=total + 1, pct_start=WARM_UP
+            )
+        else:
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(stable_factor, total=total))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def stable_factor(step: int, total: int) -> float:
+    """Share of the peak learning rate at a step of warmup_stable_decay: a short rise, a plateau, a fall to 0.
+
+    On the plateau it does not depend on `total`, so that trials that are to be compared early, or stopped, stand on
+    equal terms with those that run on (Hu et al. 2024, "MiniCPM").
+
+    >>> [round(stable_factor(step, 100), 2) for step in (0, 1, 50, 80, 90, 100)]
+    [0.5, 1.0, 1.0, 1.0, 0.5, 0.0]
+    """
+    rise, fall = max(1, round(STABLE_WARM_UP * total)), max(1, round(DECAY * total))
+    return max(0.0, min(1.0, (step + 1) / rise, (total - step) / fall))
 
 
 @torch.no_grad()

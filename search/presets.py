@@ -2,7 +2,8 @@
 
 A preset is a tree with the shape of `search.config.Config`; the configuration file and the ``key.path=value``
 overrides are laid over it. demo = minutes on two CPU cores; search = early stopping over the whole feasible grid with
-reference runs beside it; paper = the study (Vašinková et al. 2024): two_class with Dice, 1000 epochs, nothing stopped.
+reference runs beside it; paper = the study (Vašinková et al. 2024): two_class with Dice, 1000 epochs, nothing stopped,
+then the best of them as three_class, and StarDist's own network.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "batch_size": None,
             "encoder_depth": 5,
             "decoder_width": 1.0,
+            "schedule": "warmup_stable_decay",
             "checkpoint_every": 10,
             "validation_crops": 64,
         },
@@ -115,7 +117,17 @@ PRESETS: dict[str, dict[str, Any]] = {
             "checkpoint_every": 10,
             "validation_crops": 64,
         },
-        "schedule": {"asha": False, "grace_epochs": 1000, "reduction_factor": 3, "references": []},
+        "schedule": {
+            "asha": False,
+            "grace_epochs": 1000,
+            "reduction_factor": 3,
+            "references": [
+                {"architecture": "stardist_unet", "target": "star", "loss": "stardist", "crop": 256},
+                {"architecture": "winner", "target": "three_class", "loss": "dice", "gap": True},
+                {"architecture": "winner", "target": "three_class", "loss": "dice"},
+            ],
+            "references_placed": "last",
+        },
         "objective": "iou",
     },
 }

@@ -79,7 +79,7 @@ class Display:
 
     def started(self, trial: TrialConfig) -> None:
         """See `search.scheduler.Watcher`."""
-        self.seen[trial.id].status = "waiting"
+        self.seen.setdefault(trial.id, _Seen(trial)).status = "waiting"
 
     def epoch(self, trial: TrialConfig, row: Row) -> None:
         """See `search.scheduler.Watcher`."""

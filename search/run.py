@@ -89,7 +89,7 @@ def _go(config: Config, dataset: Dataset, run_dir: Path, signals: Signals) -> in
     files.write_json(run_dir / predict.RUN_FACTS, prepare.run_facts(config, dataset, run_dir))
     ledger = Ledger(run_dir / "ledger.jsonl")
     try:
-        train(config, plan, dataset, run_dir, ledger, notes, signals)
+        plan = train(config, plan, dataset, run_dir, ledger, notes, signals)
         facts, failed = hand_on(config, plan, dataset, run_dir, ledger, notes)
     finally:
         ledger.close()
@@ -111,14 +111,19 @@ def train(
     ledger: Ledger,
     notes: list[str],
     signals: Signals,
-) -> None:
-    """Search: every trial that is not settled, on Ray, watched by the display and W&B."""
-    from search.tuning import needs_training, search
+) -> Plan:
+    """Search: every trial that is not settled, on Ray, watched by the display and W&B; then the runs of the winner.
 
+    Returns the plan with the trials that came up on the way.
+    """
+    from search.tuning import needs_training, search
+    from search.winner import with_runs_of_winner
+
+    plan = with_runs_of_winner(config, plan, ledger)
     console.announce(config, dataset, plan, notes, run_dir)
     if not needs_training(config, plan, ledger):
         say("search: finished before, nothing to train")
-        return
+        return plan
     from cluster.start import start_ray, stop_ray
     from search.progress import Display
     from search.tracking import make_tracker
@@ -139,9 +144,14 @@ def train(
         with signals.patiently(), Display(plan.trials, settled, config.budget.minutes) as display:
             watchers: list[Watcher] = [display, Tracking(tracker)]
             search(config, plan, banks, run_dir, ledger, watchers, lambda: signals.received is not None)
+            extended = with_runs_of_winner(config, plan, ledger)
+            if len(extended.trials) > len(plan.trials) and needs_training(config, extended, ledger):
+                plan = extended
+                search(config, plan, banks, run_dir, ledger, watchers, lambda: signals.received is not None)
     finally:
         stop_ray()
         tracker.close()
+    return plan
 
 
 class Tracking:

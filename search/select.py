@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,9 +77,22 @@ def examine(trial: TrialConfig, folder: Path, dataset: Dataset, objective: str) 
     network, epoch = load_best(trial, folder, dataset.channels)
     predictions = [inference.predict(network, dataset.normalised(ref)) for ref in refs]
     truth = [dataset.labels(ref) for ref in refs]
-    fit = methods.fit(trial.target, predictions, truth, iou_score if objective == "iou" else pq_score)
+    measure = iou_score if objective == "iou" else pq_score
+    fit = methods.fit(trial.target, predictions, truth, measure)
+    if trial.gap:
+        fit = with_gap(fit, predictions, truth, measure)
     value = _value(objective, trial.target, fit, predictions, truth, dataset)
     return Candidate(trial, epoch, parameter_count(network), fit, value)
+
+
+def with_gap(
+    fit: methods.Fit, predictions: Sequence[Prediction], truth: Sequence[Labels], measure: methods.Score
+) -> methods.Fit:
+    """Return a three_class fit that keeps the gap between cells where that scores better than growing them back."""
+    params = replace(fit.params, paper_gap=True)
+    cells = [methods.target_named("three_class").decode(prediction, params) for prediction in predictions]
+    value = float(measure(truth, cells))
+    return methods.Fit(params, value, [*fit.curve, {**asdict(params), "value": value}]) if value > fit.value else fit
 
 
 def _value(

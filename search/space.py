@@ -1,4 +1,4 @@
-"""From a configuration to the list of trials: the grid, its infeasible cells with their reasons, and the references."""
+"""From a configuration to its trials: the grid or what is drawn from it, its infeasible cells, the references."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from search.config import Config, TrainConfig  # noqa: TC001 - pydantic reads the annotations
+from search.config import Config, ReferenceConfig, SpaceConfig, TrainConfig  # noqa: TC001 - pydantic reads the annotations
 from search.feasibility import Cache, Feasibility
 
 
@@ -32,6 +32,7 @@ class TrialConfig(BaseModel):
     crop: int
     output_stride: int | None
     encoder_weights: str | None
+    gap: bool = False
     reference: bool
     epochs: int
     cpus: float
@@ -51,13 +52,20 @@ class Infeasible:
 
 @dataclass(frozen=True)
 class Plan:
-    """The trials in the order they start (references first), and the cells left out."""
+    """The trials in the order they start, the cells left out, and the references that wait for the best trial."""
 
     trials: tuple[TrialConfig, ...]
     infeasible: tuple[Infeasible, ...]
     notes: tuple[str, ...] = ()
+    of_winner: tuple[ReferenceConfig, ...] = ()
 
 
+Setting = tuple[float, float, float]
+"""Learning rate, weight decay and strength of augmentation."""
+
+
+Cell = tuple[str, str, str, str]
+"""Target, architecture, encoder and loss."""
 Examine = Callable[[list[tuple[str, str]]], dict[tuple[str, str], Feasibility]]
 
 
@@ -86,33 +94,95 @@ def plan(
             return Cache().examine(cells, train.crop, in_channels, depth=train.encoder_depth, width=train.decoder_width)
 
     cells = _cells(config)
-    references = [(r.target, r.architecture, r.encoder, r.loss) for r in config.schedule.references]
-    found = examine(list(dict.fromkeys((a, e) for _, a, e, _ in [*references, *cells])))
+    placed = [reference for reference in config.schedule.references if reference.architecture != "winner"]
+    found = examine(list(dict.fromkeys((cell[1], cell[2]) for cell in [*map(_cell_of, placed), *cells])))
     left_out = [cell for cell in cells if not found[cell[1], cell[2]].ok]
     infeasible = tuple(Infeasible(*cell, reason=found[cell[1], cell[2]].reason) for cell in left_out)
     changed = {
         f"{a} on {e} runs with {found[a, e].reason}" for _, a, e, _ in cells if found[a, e].ok and found[a, e].reason
     }
 
+    def trial(cell: Cell, setting: Setting, seed: int, reference: ReferenceConfig | None = None) -> TrialConfig:
+        name = (weights or {}).get(cell[2])
+        return make_trial(config, cell, setting, seed, found[cell[1], cell[2]], name, reference)
+
     space = config.space
-    settings = list(itertools.product(space.learning_rate, space.weight_decay, space.augmentation, space.seeds))
-    grid = [(*cell, *setting) for setting in settings for cell in cells if found[cell[1], cell[2]].ok]
-    spared = [(*r, *settings[0]) for r in references if found[r[1], r[2]].ok]
-    if config.schedule.reference_epochs in {None, train.max_epochs}:
-        grid = [row for row in grid if row not in spared]  # the reference is that very run, spared from stopping
+    settings = list(itertools.product(space.learning_rate, space.weight_decay, space.augmentation))
+    rows = [(cell, setting) for setting in settings for cell in cells if found[cell[1], cell[2]].ok]
+    references = [trial(_cell_of(r), settings[0], space.seeds[0], r) for r in placed if found[_cell_of(r)[1:3]].ok]
+    full = {t.id.removesuffix("-reference"): t.crop for t in references if t.epochs == config.train.max_epochs}
+
+    def spared(row: tuple[Cell, Setting], seed: int) -> bool:
+        made = trial(*row, seed)
+        return full.get(made.id) == made.crop  # the reference is that very run, never stopped
+
+    rows = [row for row in rows if not all(spared(row, seed) for seed in space.seeds)]
     if space.mode == "random":
-        order = np.random.default_rng(config.seed).permutation(len(grid))[: space.trials]
-        grid = [grid[i] for i in order]
-    several = len(settings) > 1
-    trials = [_trial(config, row, found, weights or {}, several, reference=True) for row in spared]
-    trials += [_trial(config, row, found, weights or {}, several, reference=False) for row in grid]
-    return Plan(tuple(trials), infeasible, tuple(sorted(changed)))
+        rows = draw(space, rows, np.random.default_rng(config.seed))
+    grid = [trial(*row, seed) for seed in space.seeds for row in rows if not spared(row, seed)]
+    ordered = _placed(references, grid, config.schedule.references_placed)
+    of_winner = tuple(reference for reference in config.schedule.references if reference.architecture == "winner")
+    return Plan(tuple(ordered), infeasible, tuple(sorted(changed)), of_winner)
 
 
-def _cells(config: Config) -> list[tuple[str, str, str, str]]:
+def draw(space: SpaceConfig, rows: list[tuple[Cell, Setting]], rng: np.random.Generator) -> list[tuple[Cell, Setting]]:
+    """Draw `space.trials` of the rows of the grid: without repetition, or with settings between those listed.
+
+    Between the smallest and the largest value listed, rates are drawn log-uniformly, strengths uniformly.
+    """
+    if not space.continuous:
+        return [rows[i] for i in rng.permutation(len(rows))[: space.trials]]
+    cells = list(dict.fromkeys(cell for cell, _ in rows))
+    drawn = []
+    for number in range(space.trials or 0):
+        if number % len(cells) == 0:
+            order = rng.permutation(len(cells))
+        setting = (
+            between(space.learning_rate, rng.random()),
+            between(space.weight_decay, rng.random()),
+            between(space.augmentation, rng.random(), logarithmic=False),
+        )
+        drawn.append((cells[order[number % len(cells)]], setting))
+    return drawn
+
+
+def between(values: tuple[float, ...], share: float, *, logarithmic: bool = True) -> float:
+    """Return the value at a share (0 to 1) of the way from the smallest to the largest, logarithmic if none is 0."""
+    low, high = min(values), max(values)
+    if logarithmic and low > 0:
+        return float(f"{low * (high / low) ** share:.4g}")
+    return float(f"{low + (high - low) * share:.4g}")
+
+
+def of_winner(config: Config, reference: ReferenceConfig, best: TrialConfig) -> TrialConfig:
+    """Return the reference that trains the network of the best trial, with its settings, for another target."""
+    cell = (reference.target, best.architecture, best.encoder, reference.loss)
+    setting = (best.learning_rate, best.weight_decay, best.augmentation)
+    runs = Feasibility(ok=True, crop=best.crop, output_stride=best.output_stride)
+    return make_trial(config, cell, setting, best.seed, runs, best.encoder_weights, reference)
+
+
+def _cell_of(reference: ReferenceConfig) -> Cell:
+    return reference.target, reference.architecture, reference.encoder, reference.loss
+
+
+def _placed(references: list[TrialConfig], grid: list[TrialConfig], where: str) -> list[TrialConfig]:
+    """Return both lists as one, the references first, last or spread evenly among the others."""
+    if where == "last":
+        return [*grid, *references]
+    if where == "first" or not references:
+        return [*references, *grid]
+    every = max(1, round(len(grid) / len(references)))
+    ordered: list[TrialConfig] = []
+    for number, reference in enumerate(references):
+        ordered += [reference, *grid[number * every : (number + 1) * every]]
+    return [*ordered, *grid[len(references) * every :]]
+
+
+def _cells(config: Config) -> list[Cell]:
     """(target, architecture, encoder, loss) of the grid; targets vary fastest, so every bracket fills early."""
     space = config.space
-    cells: list[tuple[str, str, str, str]] = []
+    cells: list[Cell] = []
     for architecture, encoder in itertools.product(space.architectures, space.encoders):
         losses = {target: space.losses[target] for target in space.targets}
         for position in range(max(map(len, losses.values()))):
@@ -124,21 +194,28 @@ def _cells(config: Config) -> list[tuple[str, str, str, str]]:
     return cells
 
 
-def _trial(
+def make_trial(
     config: Config,
-    row: tuple[str, str, str, str, float, float, float, int],
-    found: dict[tuple[str, str], Feasibility],
-    weights: dict[str, str | None],
-    several: bool,
-    *,
-    reference: bool,
+    cell: Cell,
+    setting: Setting,
+    seed: int,
+    runs: Feasibility,
+    weights: str | None,
+    reference: ReferenceConfig | None = None,
 ) -> TrialConfig:
-    target, architecture, encoder, loss, rate, decay, augmentation, seed = row
-    cell = found[architecture, encoder]
-    name = "-".join(part for part in (target, architecture, encoder, loss) if part)
-    if several:
-        name += "-" + hashlib.sha256(json.dumps([rate, decay, augmentation, seed]).encode()).hexdigest()[:6]
-    epochs = config.train.max_epochs
+    """Return one trial of the search; its id names the cell, and by a short hash the settings where they vary."""
+    target, architecture, encoder, loss = cell
+    rate, decay, strength = setting
+    space, epochs, crop, gap = config.space, config.train.max_epochs, runs.crop, False
+    if reference is not None:
+        epochs, gap = config.schedule.reference_epochs or epochs, reference.gap
+        crop = max(runs.crop, reference.crop or runs.crop)
+    name = "-".join(part for part in (target, architecture, encoder, loss, "gap" if gap else "") if part)
+    if (
+        space.continuous
+        or max(map(len, (space.learning_rate, space.weight_decay, space.augmentation, space.seeds))) > 1
+    ):
+        name += "-" + hashlib.sha256(json.dumps([rate, decay, strength, seed]).encode()).hexdigest()[:6]
     return TrialConfig(
         id=f"{name}-reference" if reference else name,
         target=target,
@@ -147,13 +224,14 @@ def _trial(
         loss=loss,
         learning_rate=rate,
         weight_decay=decay,
-        augmentation=augmentation,
+        augmentation=strength,
         seed=seed,
-        crop=cell.crop,
-        output_stride=cell.output_stride,
-        encoder_weights=weights.get(encoder),
-        reference=reference,
-        epochs=(config.schedule.reference_epochs or epochs) if reference else epochs,
+        crop=crop,
+        output_stride=runs.output_stride,
+        encoder_weights=weights,
+        gap=gap,
+        reference=reference is not None,
+        epochs=epochs,
         cpus=config.resources.cpus_per_trial,
         train=config.train,
     )

@@ -18,15 +18,15 @@ EARLY_STAR = star.Params(probability=0.3)
 """How validation crops are decoded while a star network learns: probabilities rise late, at .5 it is empty."""
 
 
-def encode(target: str, labels: NDArray[np.int32]) -> NDArray[np.generic]:
-    """Training target of ``(N, Y, X)`` instance labels.
+def encode(target: str, labels: NDArray[np.int32], *, gap: bool = False) -> NDArray[np.generic]:
+    """Training target of ``(N, Y, X)`` instance labels; `gap` parts touching cells of three_class by one pixel first.
 
     Returns ``(N, Y, X)`` uint8 classes for two_class and three_class, ``(N, 1 + R, Y / 2, X / 2)`` float32 for star.
     """
     if target == "two_class":
         return two_class.encode(labels)
     if target == "three_class":
-        return np.stack([three_class.encode(crop) for crop in labels])
+        return np.stack([three_class.encode(crop, paper_gap=gap) for crop in labels])
     return star.encode_batch(labels)
 
 
@@ -89,10 +89,10 @@ class Overlap:
         return self.core_intersection / self.core_union if self.core_union else 1.0
 
 
-def count(target: str, scores: torch.Tensor, labels: NDArray[np.int32], overlap: Overlap) -> None:
+def count(target: str, scores: torch.Tensor, labels: NDArray[np.int32], overlap: Overlap, *, gap: bool = False) -> None:
     """Add the foreground overlap of ``(N, K, Y', X')`` scores with ``(N, Y, X)`` labels to `overlap`.
 
-    The foreground of star is the union of its decoded polygons.
+    The foreground of star is the union of its decoded polygons; with `gap` the cores are those of the parted cells.
     """
     shape = (labels.shape[1], labels.shape[2])
     if target == "two_class":
@@ -101,7 +101,7 @@ def count(target: str, scores: torch.Tensor, labels: NDArray[np.int32], overlap:
     elif target == "three_class":
         for classes, crop in zip(scores.argmax(dim=1).cpu().numpy(), labels, strict=True):
             overlap.add(crop > 0, classes > 0)
-            overlap.add_core(three_class.encode(crop) == 1, classes == 1)
+            overlap.add_core(three_class.encode(crop, paper_gap=gap) == 1, classes == 1)
     else:
         for prediction, crop in zip(to_predictions(target, scores, shape), labels, strict=True):
             overlap.add(crop > 0, star.decode(prediction, EARLY_STAR) > 0)

@@ -80,6 +80,7 @@ def run_trial(trial: TrialConfig, banks: Banks, folder: Path, report: Callable[[
             devices=1,
             precision=PRECISIONS[trial.train.precision],  # type: ignore[arg-type]
             gradient_clip_val=trial.train.gradient_clip,
+            deterministic=trial.train.deterministic,
             callbacks=[recorder],
             logger=False,
             enable_checkpointing=False,

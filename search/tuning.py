@@ -49,10 +49,11 @@ def search(
     judge = Judge(plan.trials, config.schedule)
     decided = judge.replay(ledger)
     _settle_interrupted(ledger, plan, decided)
-    waiting = _waiting(plan, ledger)
+    budget = Budget(config, ledger)
+    everything = _waiting(plan, ledger)
+    waiting = budget.affordable(everything)
     if not waiting:
         return
-    budget = Budget(config, ledger)
     ledger.append(SITTING, "", host=socket.gethostname(), pid=os.getpid())
     scheduler = LedgerScheduler(ledger, judge, watchers, budget.spent)
     _tune(waiting, banks, run_dir, scheduler, lambda: interrupted() or budget.spent() is not None, config)
@@ -60,7 +61,8 @@ def search(
         return
     if reason := budget.spent():
         end_by_budget(ledger, waiting, reason, watchers)
-    ledger.append("end", "", budget=config.budget.model_dump(), elapsed=budget.elapsed())
+    if reason or len(waiting) < len(everything):
+        ledger.append("end", "", budget=config.budget.model_dump(), elapsed=budget.elapsed())
 
 
 def _waiting(plan: Plan, ledger: Ledger) -> list[TrialConfig]:
@@ -101,13 +103,28 @@ def _ended(ledger: Ledger, config: Config) -> bool:
 
 
 class Budget:
-    """Wall clock and epochs of the whole search, earlier sittings included."""
+    """Wall clock, epochs, trials and GPU hours of the whole search, earlier sittings included."""
 
     def __init__(self, config: Config, ledger: Ledger) -> None:
         self.limits = config.budget
         self.ledger = ledger
         self.before = elapsed_before(ledger)
         self.began = time.monotonic()
+        self.share = _resources(config)["gpu"]
+
+    def affordable(self, waiting: list[TrialConfig]) -> list[TrialConfig]:
+        """Return the trials that may be started, or gone on with, under the budget of trials."""
+        if self.limits.trials is None:
+            return waiting
+        begun = {name for name, state in self.ledger.trials().items() if state.rows}
+        left = self.limits.trials - len(begun)
+        fresh = [trial for trial in waiting if trial.id not in begun][: max(0, left)]
+        return [trial for trial in waiting if trial.id in begun or trial in fresh]
+
+    def gpu_hours(self) -> float:
+        """GPU hours of all completed epochs, each counted by the share of the GPU its trial holds."""
+        seconds = (event.get("seconds") for event in self.ledger.events if event["event"] == "epoch")
+        return self.share * sum(value for value in seconds if isinstance(value, int | float)) / 3600
 
     def elapsed(self) -> float:
         """Seconds of search so far."""
@@ -119,6 +136,8 @@ class Budget:
             return f"budget of {self.limits.minutes:g} minutes spent"
         if self.limits.epochs is not None and self.ledger.epochs >= self.limits.epochs:
             return f"budget of {self.limits.epochs} epochs spent"
+        if self.limits.gpu_hours is not None and self.gpu_hours() >= self.limits.gpu_hours:
+            return f"budget of {self.limits.gpu_hours:g} GPU hours spent"
         return None
 
 

@@ -209,7 +209,7 @@ def test_what_ruamel_writes_as_yaml_1_2_is_read_the_same(tree: dict[str, Any], t
         ("space.learning_rate=['1e-3']", "write the number without quotes"),
         ("space.learning_rate=[.inf]", "must be a finite number, not inf"),
         ("space.mode=random", "add space.trials=N"),
-        ("space.trials=5", "trials is for mode random"),
+        ("space.trials=5", "trials is for modes that draw"),
         ("train.crop=100", "must be a multiple of 32, not 100"),
         ("train.batch_size=1", "greater than or equal to 2"),
         ("train.batch_size=8.5", "write a whole number"),

@@ -163,6 +163,25 @@ def test_the_epoch_budget_counts_all_trials(tmp_path: Path) -> None:
     assert budget.spent() == "budget of 2 epochs spent"
 
 
+def test_the_budget_of_trials_starts_no_more_than_it_allows(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"budget": CONFIG.budget.model_copy(update={"trials": 3})})
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    begun = PLAN.trials[5]
+    ledger.epoch(begun.id, row(1, 0.1))
+    assert Budget(config, ledger).affordable(list(PLAN.trials)) == [*PLAN.trials[:2], begun]
+
+
+def test_gpu_hours_count_the_share_each_trial_holds(tmp_path: Path) -> None:
+    resources = CONFIG.resources.model_copy(update={"gpus_per_trial": 0.25})
+    limits = CONFIG.budget.model_copy(update={"gpu_hours": 0.5, "minutes": None})
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    budget = Budget(CONFIG.model_copy(update={"resources": resources, "budget": limits}), ledger)
+    ledger.epoch("a", {**row(1, 0.1), "seconds": 3600.0})
+    assert (budget.gpu_hours(), budget.spent()) == (0.25, None)
+    ledger.epoch("b", {**row(1, 0.1), "seconds": 3600.0})
+    assert budget.spent() == "budget of 0.5 GPU hours spent"
+
+
 def test_trials_cut_in_an_epoch_by_the_budget_get_their_ending(tmp_path: Path) -> None:
     ledger, watching = Ledger(tmp_path / "ledger.jsonl"), Watching()
     running, waiting = PLAN.trials[0], PLAN.trials[1]

@@ -8,9 +8,10 @@ import pytest
 
 from search.config import Config, load
 from search.feasibility import Feasibility
-from search.space import plan
+from search.space import between, of_winner, plan
 
 NO_DILATION = {"vgg19", "inceptionresnetv2"}
+RANDOM = ["space.mode=random", "space.trials=5", "schedule.references=[]", "train.crop=128"]
 
 
 def study(cells: list[tuple[str, str]]) -> dict[tuple[str, str], Feasibility]:
@@ -39,10 +40,73 @@ def test_the_search_preset_has_432_feasible_and_48_infeasible_cells() -> None:
 
 def test_the_paper_preset_has_36_two_class_cells() -> None:
     made = plan(load("paper", None, []), examine=study)
-    assert len(made.trials) == 36
-    assert {t.loss for t in made.trials} == {"dice"}
+    cells = [t for t in made.trials if t.target == "two_class"]
+    assert len(cells) == 36
+    assert {t.loss for t in cells} == {"dice"}
     assert {t.epochs for t in made.trials} == {1000}
-    assert len([t for t in made.trials if t.crop == 256]) == 2
+    assert len([t for t in cells if t.crop == 256]) == 2
+
+
+def test_the_paper_preset_ends_with_stardist_and_its_winner_as_three_class() -> None:
+    config = load("paper", None, [])
+    made = plan(config, examine=study)
+    (stardist,) = [t for t in made.trials if t.target == "star"]
+    assert (stardist.architecture, stardist.crop, stardist.reference) == ("stardist_unet", 256, True)
+    assert made.trials[-1] == stardist
+    best = next(t for t in made.trials if t.architecture == "pan" and t.encoder == "vgg19")
+    runs = [of_winner(config, reference, best) for reference in made.of_winner]
+    assert [run.id for run in runs] == [
+        "three_class-pan-vgg19-dice-gap-reference",
+        "three_class-pan-vgg19-dice-reference",
+    ]
+    assert {(run.crop, run.output_stride, run.target) for run in runs} == {(256, 32, "three_class")}
+    assert [run.gap for run in runs] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("where", "at"), [("first", [0, 1]), ("last", [10, 11]), ("beside", [0, 6])], ids=["first", "last", "beside"]
+)
+def test_references_are_placed_where_asked(where: str, at: list[int]) -> None:
+    star = "target: star, loss: stardist"
+    references = f"[{{architecture: fpn, encoder: resnet18, {star}}}, {{architecture: stardist_unet, {star}}}]"
+    config = load(
+        "demo",
+        None,
+        [
+            "train.crop=128",
+            f"schedule.references={references}",
+            f"schedule.references_placed={where}",
+            "space.targets=[two_class]",
+            "space.architectures=[unet, fpn, linknet, pan, manet]",
+        ],
+    )
+    trials = plan(config, examine=study).trials
+    assert len(trials) == 12
+    assert [i for i, t in enumerate(trials) if t.reference] == at
+
+
+def test_every_combination_drawn_is_trained_with_every_seed() -> None:
+    config = load("demo", None, [*RANDOM, "space.seeds=[3, 4]", "space.learning_rate=[0.001, 0.01, 0.1]"])
+    trials = plan(config, examine=study).trials
+    assert len(trials) == 10
+    kinds = Counter((t.target, t.architecture, t.encoder, t.loss, t.learning_rate) for t in trials)
+    assert set(kinds.values()) == {2}
+    assert Counter(t.seed for t in trials) == {3: 5, 4: 5}
+
+
+def test_continuous_draws_lie_between_the_listed_values_and_are_the_same_again() -> None:
+    config = load("demo", None, [*RANDOM, "space.continuous=true", "space.learning_rate=[0.0001, 0.01]"])
+    trials = plan(config, examine=study).trials
+    rates = [t.learning_rate for t in trials]
+    assert len(set(rates)) == 5
+    assert all(0.0001 < rate < 0.01 for rate in rates)
+    assert trials == plan(config, examine=study).trials
+
+
+def test_between_is_logarithmic_unless_a_value_is_zero() -> None:
+    assert between((1e-4, 1e-2), 0.5) == pytest.approx(1e-3)
+    assert between((0.0, 0.2), 0.5) == pytest.approx(0.1)
+    assert between((0.1, 0.3), 0.5, logarithmic=False) == pytest.approx(0.2)
 
 
 def test_ids_are_unique_and_stable() -> None:
