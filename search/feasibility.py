@@ -72,14 +72,15 @@ def _fault(
             network = models.build(
                 architecture, encoder, "two_class", in_channels, depth=depth, width=width, output_stride=output_stride
             )
-            network.train()(torch.empty(2, in_channels, crop, crop))
+            scores = network.train()(torch.empty(2, in_channels, crop, crop))
     except (BadInput, KeyError) as error:
         raise BadInput(unknown_encoder(encoder)) from error
     except (ValueError, RuntimeError, NotImplementedError) as error:
         if "nknown model" in str(error) or ("is not supported" in str(error) and encoder in str(error)):
             raise BadInput(unknown_encoder(encoder)) from error
         return str(error).strip().splitlines()[0]
-    return None
+    side = int(scores.shape[-1])
+    return None if side == crop else f"gives {side}-px scores for {crop}-px crops"
 
 
 def unknown_encoder(encoder: str) -> str:

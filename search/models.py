@@ -54,6 +54,7 @@ def _options(architecture: str, depth: int, width: float, output_stride: int | N
         options |= {
             "decoder_pyramid_channels": max(32, round(256 * width)),
             "decoder_segmentation_channels": max(32, round(128 * width)),
+            "upsampling": 2 ** (depth - 3),  # its finest level is the fourth from below
         }
     if architecture in {"deeplabv3", "deeplabv3plus"}:
         options["decoder_channels"] = max(32, round(256 * width))

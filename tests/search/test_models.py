@@ -115,3 +115,11 @@ def test_each_feasible_cell_takes_a_training_step(architecture: str, encoder: st
     optimiser.step()
     assert torch.isfinite(loss)
     assert not torch.equal(before, network.body.segmentation_head[0].weight)
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5])
+@pytest.mark.parametrize("architecture", sorted(models.ARCHITECTURES))
+def test_scores_have_the_size_of_the_crop_at_every_depth(architecture: str, depth: int) -> None:
+    with torch.device("meta"):
+        network = models.build(architecture, "resnet18", "two_class", depth=depth, width=0.5)
+        assert network.train()(torch.empty(2, 1, 256, 256)).shape == (2, 1, 256, 256)
