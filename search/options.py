@@ -10,6 +10,7 @@ from pathlib import Path
 from data_io.errors import BadInput
 from search.config import TRAITS, Config, dump, load, schema
 from search.presets import PRESETS
+from search.single_settings import overrides as single_overrides
 
 CONFIG_OF_A_RUN = "config.yaml"
 
@@ -29,6 +30,8 @@ examples:
   python -m search.run --data movie --config my.yaml --dry-run    what would run, nothing is started
   python -m search.run --print-config > my.yaml              every setting with its meaning
   python -m search.run --resume results                      go on where it was stopped
+  python -m search.run --one-trial --data movie target=star architecture=fpn encoder=resnet34 loss=stardist
+  python -m search.run --replay results/trials/ID            the same numbers again?
 
 exit codes: 0 done, 1 unexpected error, 2 bad input, 3 no usable trial, 4 finished with failed items,
 5 report failed (numbers saved), 75 pre-empted and resumable, 130 interrupted and resumable
@@ -47,6 +50,8 @@ class Options:
         Folder of a new run; None takes a numbered one.
     resume
         Folder of the run to go on with.
+    one_trial, replay
+        Train a single trial without Ray; train that of a folder ``RUN/trials/ID`` again.
     dry_run, print_config, print_schema
         Say what would be done, show the configuration, show its JSON schema; nothing is run.
     """
@@ -56,6 +61,8 @@ class Options:
     overrides: tuple[str, ...] = ()
     out: Path | None = None
     resume: Path | None = None
+    one_trial: bool = False
+    replay: Path | None = None
     dry_run: bool = False
     print_config: bool = False
     print_schema: bool = False
@@ -82,12 +89,17 @@ def parse(arguments: list[str] | None = None) -> Options:
     given = parser.parse_intermixed_args(arguments)
     if given.resume and (given.preset or given.config or given.data or given.out):
         parser.error("--resume goes on with the run's own configuration; drop --preset, --config, --data and --out")
+    if given.replay and (given.preset or given.config or given.data or given.resume or given.overrides):
+        parser.error("--replay trains a recorded trial as it was; only --out goes with it")
+    settings = [*_overrides(given), *given.overrides]
     return Options(
         preset=given.preset,
         file=given.config,
-        overrides=(*_overrides(given), *given.overrides),
+        overrides=tuple(single_overrides(settings) if given.one_trial else settings),
         out=given.out,
         resume=given.resume,
+        one_trial=given.one_trial,
+        replay=given.replay,
         dry_run=given.dry_run,
         print_config=given.print_config,
         print_schema=given.print_schema,
@@ -111,6 +123,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     where.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: a new numbered one)")
     where.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run")
+    single = parser.add_argument_group("a single trial, without Ray")
+    single.add_argument(
+        "--one-trial", action="store_true", help="train one: architecture=unet encoder=... target=... loss=..."
+    )
+    single.add_argument("--replay", type=Path, metavar="RUN/trials/ID", help="train a trial again, compare its metrics")
     what = parser.add_argument_group("configuration")
     what.add_argument("--preset", metavar=presets, help="where the settings start from (default: demo)")
     what.add_argument("--config", type=Path, metavar="FILE.yaml", help="settings over the preset")

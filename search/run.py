@@ -39,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     if (printed := options.printed()) is not None:
         print(printed, end="")
         return errors.DONE
+    if options.replay is not None:
+        from search.single import replay
+
+        return replay(options.replay, options.out)
     config = options.config()
     if options.dry_run:
         return dry_run(config)
@@ -46,6 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
     signals = Signals()
     signals.install()
     try:
+        if options.one_trial:
+            from search.single import one_trial
+
+            return one_trial(config, run_dir)
         return run(config, run_dir, signals)
     except Ended as end:
         print(f"{end}: stopped; go on with: python -m search.run --resume {run_dir}", file=sys.stderr)

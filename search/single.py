@@ -1,0 +1,122 @@
+"""One trial without Ray: alone, as ``wandb agent`` calls it, or once more to see that its numbers come out again."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ruamel.yaml import YAML
+
+from data_io import errors, files
+from data_io.errors import BadInput
+from search import prepare
+from search.config import dump, load
+from search.console import say
+from search.options import CONFIG_OF_A_RUN
+from search.predict import RUN_FACTS, dataset_of
+from search.recorder import COLUMNS, Row, read_metrics
+from search.space import TrialConfig
+
+if TYPE_CHECKING:
+    from search.batches import Banks
+    from search.config import Config
+
+NOT_REPRODUCED = {"seconds"}
+"""Columns of metrics.csv that tell of the machine."""
+
+
+def one_trial(config: Config, run_dir: Path) -> int:
+    """Train the only trial of a configuration in ``run_dir/trials/<id>``; a trial that was cut goes on."""
+    config = config.model_copy(update={"schedule": config.schedule.model_copy(update={"references": ()})})
+    config = prepare.settled_config(config, run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    dataset = prepare.prepare_data(config, run_dir)
+    config = prepare.resolve(config, dataset)
+    plan, notes = prepare.make_plan(config, dataset)
+    for cell in plan.infeasible:
+        raise BadInput(f"{cell.target} {cell.architecture} {cell.encoder} {cell.loss}: infeasible: {cell.reason}")
+    if len(plan.trials) != 1:
+        raise BadInput(f"{len(plan.trials)} trials; name one target, architecture, encoder, loss and seed")
+    for note in notes:
+        say(f"note: {note}")
+    files.write_text(run_dir / CONFIG_OF_A_RUN, dump(config))
+    files.write_json(run_dir / RUN_FACTS, prepare.run_facts(config, dataset, run_dir))
+    trial = plan.trials[0]
+    best = _train(trial, prepare.decode_frames(config, dataset, run_dir), run_dir / "trials" / trial.id)
+    say(f"{trial.id}: best epoch {best['epoch']}, validation dataset IoU {best['val_dataset_iou']:.6f}")
+    return errors.DONE
+
+
+def replay(trial_folder: Path, out: Path | None = None) -> int:
+    """Train a trial of a finished run once more and hold its metrics against the recorded ones.
+
+    Parameters
+    ----------
+    trial_folder
+        ``RUN/trials/<id>``.
+    out
+        Where to train; None takes a folder that is removed afterwards.
+
+    Returns
+    -------
+    int
+        An exit code: 0 where every recorded value came out bit by bit, 4 where one differs, which is printed. On a GPU
+        only training with ``train.deterministic`` can be expected to repeat.
+    """
+    recorded = read_metrics(trial_folder / "metrics.csv")
+    file = trial_folder / "config.yaml"
+    if not recorded or not file.is_file():
+        raise BadInput(f"{trial_folder}: no trained trial; give RUN/trials/ID")
+    run_dir = trial_folder.absolute().parent.parent
+    trial = TrialConfig.model_validate(YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")))
+    config, dataset = load(None, run_dir / CONFIG_OF_A_RUN, []), dataset_of(run_dir)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = out or Path(scratch)
+        if (folder / "metrics.csv").exists():
+            raise BadInput(f"{folder}: holds a trial; give a new folder with --out")
+        banks = prepare.decode_frames(config, dataset, Path(scratch))
+        _train(trial, banks, folder, last=recorded[-1]["epoch"])
+        again = read_metrics(folder / "metrics.csv")
+    if (difference := first_difference(recorded, again)) is not None:
+        say(f"{trial.id}: differs: {difference}")
+        return errors.PARTIAL
+    say(f"{trial.id}: {len(recorded)} epochs, every metric equal to the recorded one")
+    return errors.DONE
+
+
+class _Enough(Exception):
+    """The last epoch to be trained is over."""
+
+
+def _train(trial: TrialConfig, banks: Banks, folder: Path, last: int | None = None) -> Row:
+    """Train in this process, on the threads the trial had, printing a line per epoch; stop after epoch `last`."""
+    import torch
+
+    from search.recorder import best_row
+    from search.trial import run_trial
+
+    def report(row: Row) -> None:
+        values = "  ".join(f"{name} {row[name]:.6g}" for name in ("train_loss", "val_loss", "val_dataset_iou"))
+        say(f"epoch {row['epoch']}/{trial.epochs}  {values}  {row['seconds']:.1f} s")
+        if row["epoch"] == last:
+            raise _Enough
+
+    torch.set_num_threads(max(1, int(trial.cpus)))
+    try:
+        return run_trial(trial, banks, folder, report)
+    except _Enough:
+        return best_row(read_metrics(folder / "metrics.csv"))
+
+
+def first_difference(recorded: list[Row], again: list[Row]) -> str | None:
+    """Return where two metrics tables differ first, None where every value but the times is the same."""
+    if len(recorded) != len(again):
+        return f"{len(recorded)} epochs recorded, {len(again)} trained"
+    for old, new in zip(recorded, again, strict=True):
+        for name in COLUMNS:
+            same = old[name] == new[name] or (math.isnan(old[name]) and math.isnan(new[name]))
+            if name not in NOT_REPRODUCED and not same:
+                return f"epoch {old['epoch']}: {name} {old[name]!r}, now {new[name]!r}"
+    return None

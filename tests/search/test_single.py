@@ -1,0 +1,88 @@
+"""One trial without Ray, and the replay of a recorded one: the same numbers, and a changed one is seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from data_io import errors
+from data_io.errors import BadInput
+from search.config import load
+from search.recorder import read_metrics, write_metrics
+from search.run import main
+from search.single import first_difference, replay
+from search.single_settings import overrides
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TRIAL = "two_class-unet-resnet18-dice"
+SMALL = [
+    "train.max_epochs=2",
+    "train.crops_per_epoch=8",
+    "train.validation_crops=4",
+    "train.crop=96",
+    "data.synthetic={fields: 3, frames: 2, height: 192, width: 192}",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a trial trained from the command line."""
+    run = tmp_path_factory.mktemp("single") / "run"
+    cell = ["target=two_class", "architecture=unet", "encoder=resnet18", "loss=dice", "seed=5"]
+    assert main(["--one-trial", "--out", str(run), *cell, *SMALL]) == errors.DONE
+    return run / "trials" / TRIAL
+
+
+def test_one_trial_leaves_what_a_trial_of_a_search_leaves(trained: Path) -> None:
+    assert [row["epoch"] for row in read_metrics(trained / "metrics.csv")] == [1, 2]
+    assert list((trained / "checkpoints").glob("epoch_*/manifest.json"))
+    assert (trained / "examples.npz").is_file()
+
+
+def test_a_replay_gives_every_metric_bit_by_bit(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay(trained) == errors.DONE
+    assert "2 epochs, every metric equal" in capsys.readouterr().out
+
+
+def test_a_replay_names_the_first_value_that_differs(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = read_metrics(trained / "metrics.csv")
+    forged = [rows[0], {**rows[1], "val_loss": rows[1]["val_loss"] + 1e-12}]
+    try:
+        write_metrics(trained / "metrics.csv", forged)
+        assert main(["--replay", str(trained)]) == errors.PARTIAL
+    finally:
+        write_metrics(trained / "metrics.csv", rows)
+    assert f"differs: epoch 2: val_loss {forged[1]['val_loss']!r}" in capsys.readouterr().out
+
+
+def test_times_are_no_difference() -> None:
+    row = dict.fromkeys(
+        ("train_loss", "val_loss", "val_dataset_iou", "val_per_image_iou", "rung_metric", "learning_rate"), 0.5
+    )
+    assert first_difference([{**row, "epoch": 1, "seconds": 1.0}], [{**row, "epoch": 1, "seconds": 9.0}]) is None
+
+
+def test_a_folder_that_is_no_trial_cannot_be_replayed(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no trained trial"):
+        replay(tmp_path)
+
+
+def test_short_names_make_a_search_of_one_trial() -> None:
+    given = ["architecture=fpn", "encoder=resnet18", "target=star", "loss=stardist", "learning_rate=0.01", "seed=3"]
+    space = load(None, None, overrides(given)).space
+    assert (space.architectures, space.encoders, space.targets) == (("fpn",), ("resnet18",), ("star",))
+    assert (space.losses["star"], space.learning_rate, space.seeds) == (("stardist",), (0.01,), (3,))
+
+
+def test_stardists_own_network_is_named_like_an_architecture() -> None:
+    space = load(None, None, overrides(["architecture=stardist_unet", "target=star", "loss=stardist"])).space
+    assert space.stardist_unet
+    assert space.architectures == ()
+
+
+def test_a_loss_needs_its_target() -> None:
+    with pytest.raises(BadInput, match="add target="):
+        overrides(["loss=dice"])
