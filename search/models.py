@@ -16,6 +16,7 @@ from data_io.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 ARCHITECTURES: dict[str, str] = {
     "unet": "Unet",
@@ -139,12 +140,12 @@ def build(
     target: str,
     in_channels: int = 1,
     *,
-    weights: str | None = None,
+    weights: Path | None = None,
     depth: int = 5,
     width: float = 1.0,
     output_stride: int | None = None,
 ) -> Network:
-    """Network of `architecture` on `encoder` for `target`, randomly initialised unless `weights` names a pretraining.
+    """Network of `architecture` on `encoder` for `target`, randomly initialised but for the encoder's `weights`.
 
     Parameters
     ----------
@@ -152,6 +153,8 @@ def build(
         A key of `ARCHITECTURES`, or ``stardist_unet`` (StarDist's Config2D; `encoder` is ignored, target must be star).
     encoder
         Any encoder name of segmentation-models-pytorch, ``tu-`` names of timm included.
+    weights
+        File with the encoder's weights that `search.weights.resolve` fetched; nothing is asked of the network.
     depth, width
         Encoder levels used (3 to 5) and the factor on the decoder's default channels.
     output_stride
@@ -160,7 +163,7 @@ def build(
     Raises
     ------
     BadInput
-        For an unknown architecture, encoder, target or pretraining; the message lists the nearest names.
+        For an unknown architecture, encoder or target (the message lists the nearest names) or weights that do not fit.
     """
     if target not in OUTPUTS:
         raise BadInput(f"target {target!r}: unknown; choose one of {', '.join(OUTPUTS)}")
@@ -176,14 +179,39 @@ def build(
     constructor: Callable[..., nn.Module] = getattr(smp, ARCHITECTURES[architecture])
     body = constructor(
         encoder_name=encoder,
-        encoder_weights=weights,
+        encoder_weights=None,
         in_channels=in_channels,
         classes=classes,
         **_options(architecture, depth, width, output_stride),
     )
+    if weights is not None:
+        _load_encoder(body.encoder, weights)  # type: ignore[arg-type]
     if target == "star":
         _start_rays(body)
     return Network(body, target, stride=GRID[target])
+
+
+def _load_encoder(encoder: nn.Module, file: Path) -> None:
+    """Load an encoder from `file`, where it takes three channels and has all its levels.
+
+    The first convolution is adapted to the encoder's channels with timm's rule, which is that of smp to the last bit:
+    one channel gets the sum of the kernels, more get them in turn, scaled by 3 / channels.
+    """
+    from safetensors.torch import load_file
+    from timm.models import adapt_input_conv
+
+    saved = load_file(file)
+    own = encoder.state_dict()
+    try:
+        fitting = {
+            key: saved[key] if saved[key].shape == value.shape else adapt_input_conv(value.shape[1], saved[key])
+            for key, value in own.items()
+        }
+        encoder.load_state_dict(fitting)
+    except (KeyError, IndexError, ValueError, NotImplementedError, RuntimeError) as fault:
+        raise BadInput(
+            f"{file}: does not fit this encoder ({str(fault)[:200]}); run the search in a new folder"
+        ) from fault
 
 
 def _start_rays(body: nn.Module, length: float = 8.0) -> None:

@@ -29,7 +29,7 @@ def settled_config(config: Config, run_dir: Path) -> Config:
     stored = run_dir / CONFIG_OF_A_RUN
     if not stored.is_file():
         if run_dir.is_dir() and any(
-            p.name not in {"lock", "cache", "dataset.zarr", "synthetic"} for p in run_dir.iterdir()
+            p.name not in {"lock", "cache", "dataset.zarr", "synthetic", "encoders"} for p in run_dir.iterdir()
         ):
             raise BadInput(f"{run_dir}: holds files that are no run; give a new folder with --out")
         return config
@@ -103,13 +103,13 @@ def resolve(config: Config, dataset: Dataset) -> Config:
     return config.model_copy(update={"train": train.model_copy(update=fill)})
 
 
-def make_plan(config: Config, dataset: Dataset, *, fetch: bool = True) -> tuple[Plan, list[str]]:
-    """Plan of the trials, and what the user must be told about pretraining; `fetch` loads pretrained weights."""
+def make_plan(config: Config, dataset: Dataset, run_dir: Path, *, fetch: bool = True) -> tuple[Plan, list[str]]:
+    """Plan of the trials, and what to say about pretraining; `fetch` loads pretrained weights into the run."""
     from search import weights
     from search.space import plan
 
     encoders = [*config.space.encoders, *(reference.encoder for reference in config.schedule.references)]
-    pretraining, notes = weights.resolve(encoders, config.space.encoder_weights, fetch=fetch)
+    pretraining, notes = weights.resolve(encoders, config.space.encoder_weights, run_dir / weights.FOLDER, fetch=fetch)
     return plan(config, dataset.channels, weights=pretraining), notes
 
 

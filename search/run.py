@@ -65,7 +65,7 @@ def dry_run(config: Config) -> int:
     with tempfile.TemporaryDirectory() as folder:
         dataset = prepare.prepare_data(config, Path(folder))
         config = prepare.resolve(config, dataset)
-        plan, notes = prepare.make_plan(config, dataset, fetch=False)
+        plan, notes = prepare.make_plan(config, dataset, Path(folder), fetch=False)
         console.show_plan(config, dataset, plan, notes)
     return errors.DONE
 
@@ -92,7 +92,7 @@ def _go(config: Config, dataset: Dataset, run_dir: Path, signals: Signals) -> in
     from search import predict
     from search.ledger import Ledger
 
-    plan, notes = prepare.make_plan(config, dataset)
+    plan, notes = prepare.make_plan(config, dataset, run_dir)
     files.write_text(run_dir / CONFIG_OF_A_RUN, dump(config))
     files.write_json(run_dir / predict.RUN_FACTS, prepare.run_facts(config, dataset, run_dir))
     ledger = Ledger(run_dir / "ledger.jsonl")

@@ -34,7 +34,7 @@ def one_trial(config: Config, run_dir: Path) -> int:
     run_dir.mkdir(parents=True, exist_ok=True)
     dataset = prepare.prepare_data(config, run_dir)
     config = prepare.resolve(config, dataset)
-    plan, notes = prepare.make_plan(config, dataset)
+    plan, notes = prepare.make_plan(config, dataset, run_dir)
     for cell in plan.infeasible:
         raise BadInput(f"{cell.target} {cell.architecture} {cell.encoder} {cell.loss}: infeasible: {cell.reason}")
     if len(plan.trials) != 1:
@@ -44,7 +44,7 @@ def one_trial(config: Config, run_dir: Path) -> int:
     files.write_text(run_dir / CONFIG_OF_A_RUN, dump(config))
     files.write_json(run_dir / RUN_FACTS, prepare.run_facts(config, dataset, run_dir))
     trial = plan.trials[0]
-    best = _train(trial, prepare.decode_frames(config, dataset, run_dir), run_dir / "trials" / trial.id)
+    best = _train(trial, prepare.decode_frames(config, dataset, run_dir), run_dir / "trials" / trial.id, run_dir)
     say(f"{trial.id}: best epoch {best['epoch']}, validation dataset IoU {best['val_dataset_iou']:.6f}")
     return errors.DONE
 
@@ -77,7 +77,7 @@ def replay(trial_folder: Path, out: Path | None = None) -> int:
         if (folder / "metrics.csv").exists():
             raise BadInput(f"{folder}: holds a trial; give a new folder with --out")
         banks = prepare.decode_frames(config, dataset, Path(scratch))
-        _train(trial, banks, folder, last=recorded[-1]["epoch"])
+        _train(trial, banks, folder, run_dir, last=recorded[-1]["epoch"])
         again = read_metrics(folder / "metrics.csv")
     if (difference := first_difference(recorded, again)) is not None:
         say(f"{trial.id}: differs: {difference}")
@@ -90,12 +90,13 @@ class _Enough(Exception):
     """The last epoch to be trained is over."""
 
 
-def _train(trial: TrialConfig, banks: Banks, folder: Path, last: int | None = None) -> Row:
+def _train(trial: TrialConfig, banks: Banks, folder: Path, run_dir: Path, last: int | None = None) -> Row:
     """Train in this process, on the threads the trial had, printing a line per epoch; stop after epoch `last`."""
     import torch
 
     from search.recorder import best_row
     from search.trial import run_trial
+    from search.weights import FOLDER
 
     def report(row: Row) -> None:
         values = "  ".join(f"{name} {row[name]:.6g}" for name in ("train_loss", "val_loss", "val_dataset_iou"))
@@ -105,7 +106,7 @@ def _train(trial: TrialConfig, banks: Banks, folder: Path, last: int | None = No
 
     torch.set_num_threads(max(1, int(trial.cpus)))
     try:
-        return run_trial(trial, banks, folder, report)
+        return run_trial(trial, banks, folder, report, run_dir / FOLDER)
     except _Enough:
         return best_row(read_metrics(folder / "metrics.csv"))
 

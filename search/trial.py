@@ -23,6 +23,7 @@ from search.batches import Batches, augmentation_of
 from search.losses import loss_for
 from search.module import SegmentationModule
 from search.recorder import Recorder, best_row
+from search.weights import stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def run_trial(trial: TrialConfig, banks: Banks, folder: Path, report: Callable[[Row], None]) -> Row:
+def run_trial(
+    trial: TrialConfig, banks: Banks, folder: Path, report: Callable[[Row], None], encoders: Path | None = None
+) -> Row:
     """Train one configuration to its last epoch, or until `report` raises; return the row of the best epoch.
 
     Parameters
@@ -48,6 +51,8 @@ def run_trial(trial: TrialConfig, banks: Banks, folder: Path, report: Callable[[
         The trial's own folder: config.yaml, augmentation.json, metrics.csv, examples.npz, checkpoints/.
     report
         Called once per completed epoch with the row of metrics.csv; after an interruption once more with the last one.
+    encoders
+        Folder of the pretrained encoders of the run (`weights.resolve`); needed where the trial names a pretraining.
 
     Raises
     ------
@@ -70,7 +75,10 @@ def run_trial(trial: TrialConfig, banks: Banks, folder: Path, report: Callable[[
     data = Batches(trial, banks)
     pl.seed_everything(trial.seed, verbose=False)
     module = SegmentationModule(
-        make_network(trial, data.bank.channels), loss_for(trial.loss), trial, data.steps_per_epoch
+        make_network(trial, data.bank.channels, stored(encoders, trial.encoder, trial.encoder_weights)),
+        loss_for(trial.loss),
+        trial,
+        data.steps_per_epoch,
     )
     module.calibration = data.calibration
     with quiet_lightning():
@@ -101,14 +109,14 @@ def to_yaml(trial: TrialConfig) -> str:
     return text.getvalue()
 
 
-def make_network(trial: TrialConfig, channels: int) -> models.Network:
-    """Network of a trial, channels last."""
+def make_network(trial: TrialConfig, channels: int, weights: Path | None = None) -> models.Network:
+    """Network of a trial, channels last; its encoder from a file of `weights.stored`, random without one."""
     network = models.build(
         trial.architecture,
         trial.encoder,
         trial.target,
         channels,
-        weights=trial.encoder_weights,
+        weights=weights,
         depth=trial.train.encoder_depth,
         width=trial.train.decoder_width,
         output_stride=trial.output_stride,
@@ -130,7 +138,7 @@ def load_best(trial: TrialConfig, folder: Path, channels: int) -> tuple[models.N
         raise FileNotFoundError(f"{root}: no complete checkpoint")
     best = max(complete, key=lambda p: (complete[p]["value"], -int(p.name.removeprefix("epoch_"))))
     state = torch.load(best / checkpoints.STATE, map_location="cpu", weights_only=True)["state_dict"]
-    network = make_network(trial.model_copy(update={"encoder_weights": None}), channels)
+    network = make_network(trial, channels)
     network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
     return network.eval().to(models.device()), int(best.name.removeprefix("epoch_"))
 

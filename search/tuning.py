@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from search.scheduler import Judge, LedgerScheduler, Watcher
 from search.space import Plan, TrialConfig
 from search.trial import run_trial
+from search.weights import FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -207,7 +208,7 @@ def _trainable(config: dict[str, Any], banks: Banks, run_dir: Path) -> None:
 
     trial = TrialConfig.model_validate(config["trial"])
     torch.set_num_threads(max(1, int(trial.cpus)))
-    run_trial(trial, banks, run_dir / "trials" / trial.id, tune.report)
+    run_trial(trial, banks, run_dir / "trials" / trial.id, tune.report, run_dir / FOLDER)
 
 
 def _name(trial: Any) -> str:
