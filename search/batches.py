@@ -37,21 +37,34 @@ class Banks:
     train: Path
     val: Path
 
+    def of_fold(self, fold: int | None) -> Banks:
+        """Return the folders of a fold of a confirmation, these for the plain split."""
+        if fold is None:
+            return self
+        folder = self.train.parent / f"fold_{fold}"
+        return Banks(folder / "train", folder / "val")
+
 
 class CropBatches(IterableDataset[Batch]):
     """Encoded batches of one epoch; worker w of W cuts every W-th, so that their order is the same for any W."""
 
-    def __init__(self, bank: Frames, trial: TrialConfig, epoch: int) -> None:
+    def __init__(self, bank: Frames, trial: TrialConfig, epoch: int, rank: int = 0) -> None:
         self.bank = bank
         self.trial = trial
         self.epoch = epoch
+        self.rank = rank
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield (images ``(N, C, S, S)`` float32, encoded target, labels ``(N, S, S)`` int32)."""
+        """Yield (images ``(N, C, S, S)`` float32, encoded target, labels ``(N, S, S)`` int32).
+
+        A batch of the optimiser comes in parts of `micro_batch` crops; of several processes each gets its parts.
+        """
         worker = get_worker_info()
         share = (worker.id, worker.num_workers) if worker else (0, 1)
+        size, processes = micro_batch(self.trial), self.trial.processes
         for images, labels in epoch_batches(self.bank, self.trial, self.epoch, *share):
-            yield _tensors(self.trial, images, labels)
+            for start in range(self.rank * size, len(images), processes * size):
+                yield _tensors(self.trial, images[start : start + size], labels[start : start + size])
 
 
 def epoch_batches(
@@ -73,6 +86,16 @@ def epoch_batches(
     )
 
 
+def micro_batch(trial: TrialConfig) -> int:
+    """Crops that go through the network at once: a batch, or its part where memory or processes divide it."""
+    return trial.micro or trial.train.batch // trial.processes
+
+
+def passes_per_step(trial: TrialConfig) -> int:
+    """Forward passes of one process whose gradients make one step of the optimiser."""
+    return trial.train.batch // (micro_batch(trial) * trial.processes)
+
+
 def augmentation_of(trial: TrialConfig) -> Augmentation:
     """Return what a trial does to its training crops."""
     train = trial.train
@@ -89,12 +112,13 @@ def crops_per_epoch(shapes: Sequence[tuple[int, int]], trial: TrialConfig) -> in
 class Batches(pl.LightningDataModule):
     """Training batches of the current epoch and the fixed validation crops."""
 
-    def __init__(self, trial: TrialConfig, banks: Banks) -> None:
+    def __init__(self, trial: TrialConfig, banks: Banks, rank: int = 0) -> None:
         super().__init__()
         self.trial = trial
+        self.rank = rank
         self.bank = stream.reopen(banks.train)
         images, labels = crops.tiles(FrameBank.open(banks.val), size=trial.crop, limit=trial.train.validation_crops)
-        size = trial.train.batch
+        size = micro_batch(trial)
         self.calibration = self._calibration(size)
         self.val = [_tensors(trial, images[i : i + size], labels[i : i + size]) for i in range(0, len(images), size)]
 
@@ -106,12 +130,13 @@ class Batches(pl.LightningDataModule):
         drawn = self.bank.crops(
             seed=trial.seed,
             epoch=0,
-            n=CALIBRATION_BATCHES * batch,
+            n=CALIBRATION_BATCHES * trial.train.batch,
             size=trial.crop,
-            batch=batch,
+            batch=trial.train.batch,
             foreground=trial.train.foreground,
         )
-        return [torch.from_numpy(images) for _, (images, _) in islice(drawn, CALIBRATION_BATCHES)]
+        whole = [torch.from_numpy(images) for _, (images, _) in islice(drawn, CALIBRATION_BATCHES)]
+        return [images[start : start + batch] for images in whole for start in range(0, len(images), batch)]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -124,7 +149,7 @@ class Batches(pl.LightningDataModule):
         workers = self.trial.train.workers
         context = "forkserver" if workers else None
         return DataLoader(
-            CropBatches(self.bank, self.trial, epoch),
+            CropBatches(self.bank, self.trial, epoch, self.rank),
             batch_size=None,
             num_workers=workers,
             multiprocessing_context=context,

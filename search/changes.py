@@ -6,7 +6,7 @@ from typing import Any
 
 from search.config import NOT_HASHED, Config
 
-OPEN = {("train", "crop"): None, ("train", "precision"): "auto"}
+OPEN = {("train", "crop"): None, ("train", "precision"): "auto", ("train", "channels_last"): "auto"}
 """Settings that are filled in from data and machine when a run starts; left open they agree with any value."""
 
 

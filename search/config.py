@@ -38,7 +38,7 @@ LOSSES: dict[str, tuple[str, ...]] = {
 TRAITS = ("area", "perimeter", "circularity", "solidity", "radius", "shape_index")
 
 # What may differ between two runs that must give the same results.
-NOT_HASHED = (("tracking",), ("budget",), ("resources",), ("train", "workers"))
+NOT_HASHED = (("tracking",), ("budget",), ("resources",), ("confirm",), ("train", "workers"))
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -112,12 +112,12 @@ class DataConfig(Section):
 class SpaceConfig(Section):
     """The search space: what is varied; every list is one axis of the grid."""
 
-    mode: Literal["grid", "random"]
-    """grid tries every feasible combination; random draws `trials` of them."""
+    mode: Literal["grid", "random", "optuna"]
+    """grid tries every feasible combination; random draws `trials` of them; optuna proposes each by those before."""
     trials: int | None = Field(default=None, ge=1, le=100_000)
-    """Combinations drawn in random mode, each trained with every seed; null in grid mode."""
+    """Combinations drawn in random or optuna mode, each trained with every seed; null in grid mode."""
     continuous: bool = False
-    """Whether random draws rates, decays and strengths between the smallest and the largest one listed."""
+    """Whether draws take rates, decays and strengths between the smallest and the largest one listed."""
     architectures: tuple[Architecture, ...]
     """Decoders of segmentation-models-pytorch."""
     encoders: tuple[Name, ...]
@@ -193,6 +193,8 @@ class TrainConfig(Section):
     """Decoder channels as a fraction of the library's default."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of training; auto takes what measures faster on the device."""
+    channels_last: Literal["auto"] | bool = "auto"
+    """Whether the channels of a pixel lie side by side in memory; auto takes what measures faster on the device."""
     schedule: Literal["one_cycle", "warmup_stable_decay", "constant"] = "one_cycle"
     """Course of the learning rate; warmup_stable_decay is flat until its last fifth, fair to trials stopped early."""
     deterministic: bool = False
@@ -303,10 +305,14 @@ class BudgetConfig(Section):
 class ResourceConfig(Section):
     """What one trial may use of the machine."""
 
-    cpus_per_trial: float = Field(default=1.0, gt=0, le=1024)
-    """Processor cores of a trial; below 1 several share one."""
+    cpus_per_trial: Annotated[float, Field(gt=0, le=1024)] | Literal["auto"] = 1.0
+    """Cores of a trial, below 1 several share one; auto is 1, more where memory holds fewer trials than cores."""
     gpus_per_trial: float | Literal["auto"] = "auto"
-    """GPUs of a trial: a share up to 1 or a whole number; auto is one where there is one."""
+    """GPUs of a trial: a share up to 1 or a whole number; auto is the share that its measured peak of memory needs."""
+    gpu_memory_gb: Positive | None = None
+    """Memory of one GPU in gigabytes, where it cannot be asked (another node's); null asks."""
+    reference_processes: int = Field(default=1, ge=1, le=64)
+    """Processes that train one reference together (DDP), each with a GPU of its own where there are GPUs."""
 
     @field_validator("gpus_per_trial")
     @classmethod
@@ -325,6 +331,19 @@ class TrackingConfig(Section):
     """offline writes run files into the run folder only; online sends them as well."""
     project: Name = "cellsearch"
     """Project the runs belong to."""
+    images: bool = False
+    """Whether crops of your images, with predicted and true outlines, are logged for the best trials."""
+
+
+class ConfirmConfig(Section):
+    """The top set trained again on other folds and seeds, after the selection."""
+
+    folds: int = Field(default=0, ge=0, le=1000)
+    """Folds, as stored by data.folds, on which the top set is trained and tested again; 0 is none."""
+    seeds: int = Field(default=0, ge=0, le=100)
+    """Further seeds with which the top set is trained again; 0 is none."""
+    top: int = Field(default=3, ge=1, le=100)
+    """Configurations of each target's top set that are trained again, at most."""
 
 
 class Config(Section):
@@ -346,15 +365,17 @@ class Config(Section):
     """What one trial may use of the machine."""
     tracking: TrackingConfig = TrackingConfig()
     """Weights & Biases."""
+    confirm: ConfirmConfig = ConfirmConfig()
+    """The top set trained again on other folds and seeds."""
     objective: str = "pq"
-    """How the winner is chosen on the validation frames: pq, iou or trait:NAME."""
+    """How the winner is chosen on the validation frames: pq, iou, trait:NAME or pareto:NAME."""
     seed: Seed = 0
     """Seed of everything that is drawn in the driver."""
 
     @field_validator("objective")
     @classmethod
     def _objective_exists(cls, value: str) -> str:
-        objectives = ("pq", "iou", *(f"trait:{trait}" for trait in TRAITS))
+        objectives = ("pq", "iou", *(f"{kind}:{trait}" for kind in ("trait", "pareto") for trait in TRAITS))
         if value not in objectives:
             raise ValueError(f"unknown objective {value!r}{choices(value, objectives)}")
         return value
@@ -366,6 +387,15 @@ class Config(Section):
             raise ValueError(
                 f"schedule.grace_epochs {grace} is more than train.max_epochs {most}, so nothing could be stopped; "
                 "lower the grace or set schedule.asha=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _folds_are_stored(self) -> Self:
+        if self.confirm.folds and self.confirm.folds != self.data.folds:
+            raise ValueError(
+                f"confirm.folds is {self.confirm.folds}, but the data set is stored with {self.data.folds}; "
+                f"set data.folds={self.confirm.folds} (--folds sets both)"
             )
         return self
 

@@ -74,7 +74,7 @@ def slots_here(config: Config) -> int:
     """Trials that run at the same time on this machine."""
     resources = config.resources
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    slots = cores / resources.cpus_per_trial
+    slots = cores / (1.0 if isinstance(resources.cpus_per_trial, str) else resources.cpus_per_trial)
     if torch.cuda.is_available():
         share = 1.0 if isinstance(resources.gpus_per_trial, str) else resources.gpus_per_trial
         slots = min(slots, torch.cuda.device_count() / share) if share else slots

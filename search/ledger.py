@@ -1,8 +1,9 @@
 """The run's ledger: one fsynced JSON line per event, the single source of truth about what a search has done.
 
 Events: ``start`` and ``epoch`` (one per completed epoch, with its metrics), ``stop`` (early stopping's decision, with
-rung, value and cutoff), ``complete``, ``fail``, ``diverge``, ``budget``. A trial's state and ASHA's rungs follow from
-the events by replay; Ray's own state is never read back.
+rung, value and cutoff), ``complete``, ``fail``, ``diverge``, ``budget``, ``oom`` (put back with more memory),
+``propose`` (a trial that came up during the search). A trial's state and ASHA's rungs follow from the events by replay;
+Ray's own state is never read back.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from search.models import Network
     from search.space import TrialConfig
 
+LOOK_EVERY = 16
+"""Batches between two looks at the loss; each look waits for the GPU."""
 WARM_UP = 0.1
 """Share of the steps over which the one-cycle learning rate rises."""
 STABLE_WARM_UP, DECAY = 0.02, 0.2
@@ -38,22 +40,35 @@ class SegmentationModule(pl.LightningModule):
         self.overlap = targets.Overlap()
         self.calibration: list[torch.Tensor] = []
 
+    def laid_out(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the images in the memory format of the trial."""
+        return images.contiguous(memory_format=memory_format(self.trial))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        """Skip the rest of an epoch whose loss is no finite number any more; looked at every few batches.
+
+        Several processes look at none: they have to go on, or end, together.
+        """
+        if self.trial.processes > 1 or not self.train_losses or batch_idx % LOOK_EVERY:
+            return None
+        return None if bool(torch.isfinite(self.train_losses[-1])) else -1
+
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor, Any]) -> torch.Tensor:
         """Loss of one batch."""
         images, target, _ = batch
-        loss = self.loss(self.network(_channels_last(images)), target)
+        loss = self.loss(self.network(self.laid_out(images)), target)
         self.train_losses.append(loss.detach())
         return loss
 
     def on_validation_epoch_start(self) -> None:
         """Calibrate batch normalisation, then start the counts of an epoch."""
-        calibrate(self.network, [images.to(self.device) for images in self.calibration])
+        calibrate(self.network, [self.laid_out(images.to(self.device)) for images in self.calibration])
         self.val_losses, self.overlap = [], targets.Overlap()
 
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
         """Count one batch of validation crops."""
         images, target, labels = batch
-        scores = self.network(_channels_last(images)).float()
+        scores = self.network(self.laid_out(images)).float()
         self.val_losses.append(float(self.loss(scores, target)))
         targets.count(self.trial.target, scores, labels.cpu().numpy(), self.overlap, gap=self.trial.gap)
 
@@ -106,11 +121,12 @@ def calibrate(network: torch.nn.Module, batches: list[torch.Tensor]) -> None:
         layer.momentum = None
         layer.train()
     for images in batches:
-        network(_channels_last(images))
+        network(images)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     network.train(training)
 
 
-def _channels_last(images: torch.Tensor) -> torch.Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
+def memory_format(trial: TrialConfig) -> torch.memory_format:
+    """Return how the maps of a trial lie in memory; "auto" is settled before the trials are made."""
+    return torch.channels_last if trial.train.channels_last else torch.contiguous_format

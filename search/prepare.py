@@ -41,6 +41,7 @@ def settled_config(config: Config, run_dir: Path) -> Config:
         )
     return before.model_copy(
         update={"tracking": config.tracking, "budget": config.budget, "resources": config.resources}
+        | {"confirm": config.confirm}
     )
 
 
@@ -89,7 +90,7 @@ def prepare_data(config: Config, run_dir: Path) -> Dataset:
 
 def resolve(config: Config, dataset: Dataset) -> Config:
     """Fill in what depends on data and machine: crop and batch that the data set recommends, the arithmetic."""
-    from search.precision import faster
+    from search.precision import channels_last_is_faster, faster
 
     train = config.train
     fill: dict[str, Any] = {}
@@ -100,7 +101,16 @@ def resolve(config: Config, dataset: Dataset) -> Config:
         fill["batch_size"] = min(wanted, train.crops_per_epoch or wanted)
     if train.precision == "auto":
         fill["precision"] = faster()
-    return config.model_copy(update={"train": train.model_copy(update=fill)})
+    if train.channels_last == "auto":
+        fill["channels_last"] = channels_last_is_faster(fill.get("precision", train.precision))
+    train = train.model_copy(update=fill)
+    processes = config.resources.reference_processes
+    if processes > 1 and (train.batch % processes or train.batch < 2 * processes):
+        raise BadInput(
+            f"resources.reference_processes={processes} does not divide a batch of {train.batch} into parts of at "
+            "least 2 crops; change it or train.batch_size"
+        )
+    return config.model_copy(update={"train": train})
 
 
 def make_plan(config: Config, dataset: Dataset, run_dir: Path, *, fetch: bool = True) -> tuple[Plan, list[str]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import time
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,6 @@ from search.module import SegmentationModule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from postprocess.prediction import Prediction
     from search.batches import Batch
@@ -36,6 +37,7 @@ COLUMNS = (
     "rung_metric",
     "learning_rate",
     "seconds",
+    "memory_mb",
 )
 EXAMPLES = 4
 """Validation crops kept in examples.npz."""
@@ -48,10 +50,11 @@ class Diverged(RuntimeError):
 class Recorder(pl.Callback):
     """Closes every epoch: metrics.csv, the checkpoint when one is due, then the report, in this order."""
 
-    def __init__(self, trial: TrialConfig, folder: Path, report: Callable[[Row], None]) -> None:
+    def __init__(self, trial: TrialConfig, folder: Path, report: Callable[[Row], None], *, writes: bool = True) -> None:
         self.trial = trial
         self.folder = folder
         self.report = report
+        self.writes = writes
         self.rows: list[Row] = read_metrics(folder / "metrics.csv")
         self.started = 0.0
 
@@ -59,6 +62,8 @@ class Recorder(pl.Callback):
         """Seed what the epoch draws (dropout), so that a repeated epoch is the same."""
         torch.manual_seed((self.trial.seed * 1_000_003 + trainer.current_epoch) % 2**63)
         self.started = time.perf_counter()
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write and report the row of this epoch; raise Diverged when it has no finite loss."""
@@ -67,10 +72,12 @@ class Recorder(pl.Callback):
         row = self._row(trainer, pl_module)
         self.rows = [r for r in self.rows if r["epoch"] < row["epoch"]] + [row]
         improved = row["epoch"] == best_row(self.rows)["epoch"]
-        if improved:
+        if self.writes and improved:
             save_examples(self.folder / "examples.npz", pl_module, trainer.datamodule.val)  # type: ignore[attr-defined]
-        write_metrics(self.folder / "metrics.csv", self.rows)
-        if improved or row["epoch"] % self.trial.train.checkpoint_every == 0 or row["epoch"] == self.trial.epochs:
+        if self.writes:
+            write_metrics(self.folder / "metrics.csv", self.rows)
+        due = improved or row["epoch"] % self.trial.train.checkpoint_every == 0 or row["epoch"] == self.trial.epochs
+        if trainer.strategy.broadcast(due):  # the first process decides for all: saving waits for everyone
             self._checkpoint(trainer, row)
         self.report(row)
         if not math.isfinite(row["train_loss"]):
@@ -81,24 +88,28 @@ class Recorder(pl.Callback):
         losses, module.train_losses = module.train_losses, []
         values = (
             trainer.current_epoch + 1,
-            float(torch.stack(losses).mean()),
+            float(trainer.strategy.reduce(torch.stack(losses).mean(), reduce_op="mean")),
             float(np.mean(module.val_losses)),
             overlap.dataset_iou,
             overlap.per_image_iou,
             targets.rung_metric(self.trial.target, overlap),
             float(trainer.optimizers[0].param_groups[0]["lr"]),
             time.perf_counter() - self.started,
+            memory_mb(module.device),
         )
         return dict(zip(COLUMNS, values, strict=True))
 
     def _checkpoint(self, trainer: pl.Trainer, row: Row) -> None:
         root = self.folder / "checkpoints"
         folder = checkpoints.folder_of(root, row["epoch"])
-        checkpoints.prune(root, {r["epoch"] for r in self.rows if r["epoch"] < row["epoch"]})
-        folder.mkdir(parents=True, exist_ok=True)
+        if self.writes:
+            checkpoints.prune(root, {r["epoch"] for r in self.rows if r["epoch"] < row["epoch"]})
+            folder.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trainer.save_checkpoint(folder / checkpoints.STATE)
+        if not self.writes:
+            return
         checkpoints.seal(folder, row["epoch"], row["rung_metric"])
         checkpoints.prune(root, {row["epoch"], best_row(self.rows)["epoch"]})
 
@@ -131,12 +142,21 @@ def _foreground(prediction: Prediction) -> np.ndarray[Any, Any]:
     return np.asarray(mask.repeat(prediction.grid, 0).repeat(prediction.grid, 1)[:height, :width])
 
 
+def memory_mb(device: torch.device) -> float:
+    """Peak memory on a GPU since it was last asked, elsewhere the memory of the process, in MB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    resident = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(resident) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 def read_metrics(path: Path) -> list[Row]:
     """Rows of a metrics.csv, none where it is missing."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        return [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        rows = [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        return [dict.fromkeys(COLUMNS, math.nan) | row for row in rows]  # what older runs did not record is NaN
 
 
 def write_metrics(path: Path, rows: list[Row]) -> None:

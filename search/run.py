@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import traceback
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +28,14 @@ from search.signals import Ended, Signals
 
 if TYPE_CHECKING:
     from data_io.store import Dataset
+    from search.batches import Banks
     from search.ledger import Ledger
     from search.recorder import Row
     from search.scheduler import Watcher
     from search.space import Plan, TrialConfig
+
+
+OPTUNA = "optuna.db"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -124,17 +129,16 @@ def train(
 
     Returns the plan with the trials that came up on the way.
     """
-    from search.tuning import needs_training, search
+    from search.proposed import with_proposed
+    from search.tuning import needs_training
     from search.winner import with_runs_of_winner
 
-    plan = with_runs_of_winner(config, plan, ledger)
+    plan = with_runs_of_winner(config, with_proposed(plan, ledger), ledger)
     console.announce(config, dataset, plan, notes, run_dir)
     if not needs_training(config, plan, ledger):
         say("search: finished before, nothing to train")
         return plan
     from cluster.start import start_ray, stop_ray
-    from search.progress import Display
-    from search.tracking import make_tracker
 
     console.announce_cost(config, dataset, plan)
     banks = prepare.decode_frames(config, dataset, run_dir)
@@ -146,20 +150,41 @@ def train(
     except ConnectionError as fault:
         raise BadInput(str(fault)) from fault
     signals.install()
-    tracker = make_tracker(config.tracking, run_dir, run_dir.resolve().name)
-    settled = {name: state.status for name, state in ledger.trials().items() if state.status}
     try:
-        with signals.patiently(), Display(plan.trials, settled, config.budget.minutes) as display:
-            watchers: list[Watcher] = [display, Tracking(tracker)]
-            search(config, plan, banks, run_dir, ledger, watchers, lambda: signals.received is not None)
-            extended = with_runs_of_winner(config, plan, ledger)
-            if len(extended.trials) > len(plan.trials) and needs_training(config, extended, ledger):
-                plan = extended
-                search(config, plan, banks, run_dir, ledger, watchers, lambda: signals.received is not None)
+        return _train(config, plan, banks, run_dir, ledger, dataset.channels, signals)
     finally:
         stop_ray()
+
+
+def _train(
+    config: Config, plan: Plan, banks: Banks, run_dir: Path, ledger: Ledger, channels: int, signals: Signals
+) -> Plan:
+    """Search in one go: the plan and what Optuna proposes, then the references of the winner."""
+    from search.progress import Display
+    from search.proposed import Proposed, with_proposed
+    from search.shares import measured
+    from search.tracking import make_tracker
+    from search.tuning import needs_training, search
+    from search.winner import with_runs_of_winner
+
+    def interrupted() -> bool:
+        return signals.received is not None
+
+    possible = [plan.make(*row, config.seed) for row in plan.rows] if plan.make else []
+    shares = measured(config, [*plan.trials, *possible], channels, ledger, say)
+    advised = Proposed(config, plan, ledger, run_dir / OPTUNA)
+    settled = {name: state.status for name, state in ledger.trials().items() if state.status}
+    tracker = make_tracker(config.tracking, run_dir, run_dir.resolve().name)
+    try:
+        with signals.patiently(), Display(plan.trials, settled, config.budget.minutes) as display:
+            watchers: list[Watcher] = [display, Tracking(tracker), advised]
+            search(config, plan, banks, run_dir, ledger, watchers, shares, advised, interrupted)
+            extended = with_runs_of_winner(config, with_proposed(plan, ledger), ledger)
+            if not interrupted() and needs_training(config, replace(extended, rows=()), ledger):
+                search(config, extended, banks, run_dir, ledger, watchers, shares, None, interrupted)
+    finally:
         tracker.close()
-    return plan
+    return extended
 
 
 class Tracking:

@@ -1,7 +1,8 @@
 """Ray's view of early stopping: every result goes to the ledger first, then `search.asha` judges it.
 
 Trials are compared within one target only. References are never stopped and enter no rung. A result that is no finite
-number ends its trial and enters no rung. The brackets are rebuilt from the ledger, never from Ray's own state.
+number ends its trial and enters no rung. A trial that ran out of memory comes back once, with more of it. The brackets
+are rebuilt from the ledger, never from Ray's own state.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ray.tune.schedulers import FIFOScheduler
 from search.asha import CONTINUE, Bracket, Decision, has_diverged
 from search.ledger import Ledger, TrialState
 from search.recorder import COLUMNS, Row
+from search.resources import after_out_of_memory
 from search.space import TrialConfig
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
     from search.config import ScheduleConfig
+
+OUT_OF_MEMORY = "out_of_memory"
+"""Key of a result that is no epoch: the trial could not get the memory it asked for, in the words of the value."""
 
 
 class Watcher(Protocol):
@@ -68,6 +73,11 @@ class Judge:
         return stopped
 
 
+def has_come_back(ledger: Ledger, trial: str) -> bool:
+    """Whether a trial ran out of memory before and was given more."""
+    return any(event["event"] == "oom" and event["trial"] == trial for event in ledger.events)
+
+
 def is_diverged(row: Row) -> bool:
     """Whether the rung metric or the training loss of a row is no finite number."""
     return has_diverged(row.get("rung_metric")) or has_diverged(row.get("train_loss"))
@@ -84,12 +94,20 @@ class LedgerScheduler(FIFOScheduler):
         Told of every new epoch and every ending.
     out_of_budget
         Says why the search must end now (wall clock, epochs), None while it may go on.
+    put_back
+        Lets a trial come again.
     """
 
     def __init__(
-        self, ledger: Ledger, judge: Judge, watchers: list[Watcher], out_of_budget: Callable[[], str | None]
+        self,
+        ledger: Ledger,
+        judge: Judge,
+        watchers: list[Watcher],
+        out_of_budget: Callable[[], str | None],
+        put_back: Callable[[TrialConfig], None],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.put_back = put_back
         self.ledger = ledger
         self.judge = judge
         self.watchers = watchers
@@ -110,8 +128,10 @@ class LedgerScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Record an epoch, then decide."""
         config = self._config(trial)
+        if OUT_OF_MEMORY in result:
+            return self._once_more(config, str(result[OUT_OF_MEMORY]))
         row: Row = {column: result.get(column) for column in COLUMNS}
-        if self.ledger.epoch(config.id, row):
+        if self.ledger.epoch(config.id, row | {"gpus": config.gpus}):
             for watcher in self.watchers:
                 watcher.epoch(config, row)
         if is_diverged(row):
@@ -153,6 +173,16 @@ class LedgerScheduler(FIFOScheduler):
         config = self._config(trial)
         if self.ledger.trials().get(config.id, TrialState()).status is None:
             self._end(config, "complete", "completed", "")
+
+    def _once_more(self, config: TrialConfig, error: str) -> str:
+        """Put a trial back that ran out of memory, with a larger share of the GPU or fewer crops at once."""
+        again = after_out_of_memory(config.gpus, config.micro, config.train.batch // config.processes)
+        if again is None or has_come_back(self.ledger, config.id):
+            return self._end(config, "fail", "failed", f"out of memory: {error}"[:500])
+        share, micro = again
+        self.ledger.append("oom", config.id, share=config.gpus, micro=config.micro, next_share=share, next_micro=micro)
+        self.put_back(config.model_copy(update={"gpus": share, "micro": micro}))
+        return str(self.STOP)
 
     def _end(self, config: TrialConfig, event: str, status: str, reason: str, **facts: Any) -> str:
         self.ledger.append(event, config.id, reason=reason, **facts)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from search.batches import Banks
     from search.config import Config
 
-NOT_REPRODUCED = {"seconds"}
+NOT_REPRODUCED = {"seconds", "memory_mb"}
 """Columns of metrics.csv that tell of the machine."""
 
 

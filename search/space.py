@@ -36,7 +36,17 @@ class TrialConfig(BaseModel):
     reference: bool
     epochs: int
     cpus: float
+    gpus: float = 0.0
+    micro: int | None = None
+    processes: int = 1
+    fold: int | None = None
     train: TrainConfig
+
+
+Setting = tuple[float, float, float]
+"""Learning rate, weight decay and strength of augmentation."""
+Cell = tuple[str, str, str, str]
+"""Target, architecture, encoder and loss."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +62,24 @@ class Infeasible:
 
 @dataclass(frozen=True)
 class Plan:
-    """The trials in the order they start, the cells left out, and the references that wait for the best trial."""
+    """The trials in the order they start, the cells left out, and what becomes trials later.
+
+    Attributes
+    ----------
+    of_winner
+        References that wait for the best trial.
+    rows, make
+        Optuna mode: the feasible part of the grid that proposals are taken from, and what makes a trial of one.
+    """
 
     trials: tuple[TrialConfig, ...]
     infeasible: tuple[Infeasible, ...]
     notes: tuple[str, ...] = ()
     of_winner: tuple[ReferenceConfig, ...] = ()
+    rows: tuple[tuple[Cell, Setting], ...] = ()
+    make: Callable[[Cell, Setting, int], TrialConfig] | None = None
 
 
-Setting = tuple[float, float, float]
-"""Learning rate, weight decay and strength of augmentation."""
-
-
-Cell = tuple[str, str, str, str]
-"""Target, architecture, encoder and loss."""
 Examine = Callable[[list[tuple[str, str]]], dict[tuple[str, str], Feasibility]]
 
 
@@ -117,12 +131,15 @@ def plan(
         return full.get(made.id) == made.crop  # the reference is that very run, never stopped
 
     rows = [row for row in rows if not all(spared(row, seed) for seed in space.seeds)]
-    if space.mode == "random":
+    proposed = tuple(rows) if space.mode == "optuna" else ()
+    if proposed:
+        rows = []
+    elif space.mode == "random":
         rows = draw(space, rows, np.random.default_rng(config.seed))
     grid = [trial(*row, seed) for seed in space.seeds for row in rows if not spared(row, seed)]
     ordered = _placed(references, grid, config.schedule.references_placed)
     of_winner = tuple(reference for reference in config.schedule.references if reference.architecture == "winner")
-    return Plan(tuple(ordered), infeasible, tuple(sorted(changed)), of_winner)
+    return Plan(tuple(ordered), infeasible, tuple(sorted(changed)), of_winner, proposed, trial if proposed else None)
 
 
 def draw(space: SpaceConfig, rows: list[tuple[Cell, Setting]], rng: np.random.Generator) -> list[tuple[Cell, Setting]]:
@@ -206,6 +223,7 @@ def make_trial(
     """Return one trial of the search; its id names the cell, and by a short hash the settings where they vary."""
     target, architecture, encoder, loss = cell
     rate, decay, strength = setting
+    cores = config.resources.cpus_per_trial
     space, epochs, crop, gap = config.space, config.train.max_epochs, runs.crop, False
     if reference is not None:
         epochs, gap = config.schedule.reference_epochs or epochs, reference.gap
@@ -232,6 +250,7 @@ def make_trial(
         gap=gap,
         reference=reference is not None,
         epochs=epochs,
-        cpus=config.resources.cpus_per_trial,
+        cpus=1.0 if isinstance(cores, str) else cores,
+        processes=1 if reference is None else config.resources.reference_processes,
         train=config.train,
     )

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from ruamel.yaml import YAML
 
 from data_io import files
 from search import checkpoints, models
-from search.batches import Batches, augmentation_of
+from search.batches import Batches, augmentation_of, passes_per_step
 from search.losses import loss_for
-from search.module import SegmentationModule
+from search.module import SegmentationModule, memory_format
 from search.recorder import Recorder, best_row
 from search.weights import stored
 
@@ -37,7 +38,12 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def run_trial(
-    trial: TrialConfig, banks: Banks, folder: Path, report: Callable[[Row], None], encoders: Path | None = None
+    trial: TrialConfig,
+    banks: Banks,
+    folder: Path,
+    report: Callable[[Row], None],
+    encoders: Path | None = None,
+    rank: int = 0,
 ) -> Row:
     """Train one configuration to its last epoch, or until `report` raises; return the row of the best epoch.
 
@@ -53,6 +59,8 @@ def run_trial(
         Called once per completed epoch with the row of metrics.csv; after an interruption once more with the last one.
     encoders
         Folder of the pretrained encoders of the run (`weights.resolve`); needed where the trial names a pretraining.
+    rank
+        Number of this process where several train the trial together (`search.processes`); only the first one writes.
 
     Raises
     ------
@@ -60,10 +68,11 @@ def run_trial(
         When the training loss is NaN or infinite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / "config.yaml", to_yaml(trial))
-    files.write_json(folder / "augmentation.json", augmentation_of(trial).record())
+    if rank == 0:
+        files.write_text(folder / "config.yaml", to_yaml(trial))
+        files.write_json(folder / "augmentation.json", augmentation_of(trial).record())
     newest = checkpoints.newest(folder / "checkpoints")
-    recorder = Recorder(trial, folder, report)
+    recorder = Recorder(trial, folder, report, writes=rank == 0)
     if newest is None:
         recorder.rows = []
     else:
@@ -72,7 +81,7 @@ def run_trial(
         report(recorder.rows[-1])  # a kill between the checkpoint and its report would lose this epoch
         if last >= trial.epochs:
             return best_row(recorder.rows)
-    data = Batches(trial, banks)
+    data = Batches(trial, banks, rank)
     pl.seed_everything(trial.seed, verbose=False)
     module = SegmentationModule(
         make_network(trial, data.bank.channels, stored(encoders, trial.encoder, trial.encoder_weights)),
@@ -86,6 +95,12 @@ def run_trial(
             max_epochs=trial.epochs,
             accelerator="auto",
             devices=1,
+            num_nodes=trial.processes,
+            strategy="ddp" if trial.processes > 1 else "auto",
+            sync_batchnorm=trial.processes > 1 and torch.cuda.is_available(),  # torch has it for GPUs only
+            use_distributed_sampler=False,
+            accumulate_grad_batches=passes_per_step(trial),
+            plugins=LightningEnvironment() if trial.processes > 1 else None,
             precision=PRECISIONS[trial.train.precision],  # type: ignore[arg-type]
             gradient_clip_val=trial.train.gradient_clip,
             deterministic=trial.train.deterministic,
@@ -110,7 +125,7 @@ def to_yaml(trial: TrialConfig) -> str:
 
 
 def make_network(trial: TrialConfig, channels: int, weights: Path | None = None) -> models.Network:
-    """Network of a trial, channels last; its encoder from a file of `weights.stored`, random without one."""
+    """Network of a trial in its memory format; its encoder from a file of `weights.stored`, random without one."""
     network = models.build(
         trial.architecture,
         trial.encoder,
@@ -121,7 +136,7 @@ def make_network(trial: TrialConfig, channels: int, weights: Path | None = None)
         width=trial.train.decoder_width,
         output_stride=trial.output_stride,
     )
-    return network.to(memory_format=torch.channels_last)
+    return network.to(memory_format=memory_format(trial))
 
 
 def load_best(trial: TrialConfig, folder: Path, channels: int) -> tuple[models.Network, int]:

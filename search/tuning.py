@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
@@ -9,7 +10,13 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from search.scheduler import Judge, LedgerScheduler, Watcher
+from ray.tune import PlacementGroupFactory
+
+from search.processes import train_together
+from search.proposed import proposals_left
+from search.queue import Queue
+from search.resources import cap, is_out_of_memory
+from search.scheduler import OUT_OF_MEMORY, Judge, LedgerScheduler, Watcher
 from search.space import Plan, TrialConfig
 from search.trial import run_trial
 from search.weights import FOLDER
@@ -21,16 +28,21 @@ if TYPE_CHECKING:
     from search.batches import Banks
     from search.config import Config
     from search.ledger import Ledger
+    from search.proposed import Proposed
+    from search.shares import Shares
 
 SITTING = "sitting"
 """The event with which a driver begins; the time between sittings is no search."""
+PENDING = 16
+"""Trials that Ray holds ready; of proposals only one, so that each knows as much as possible."""
 SETTLED = {"completed", "stopped", "failed", "diverged"}
 """States of a trial that a resumed search leaves alone."""
 
 
 def needs_training(config: Config, plan: Plan, ledger: Ledger) -> bool:
-    """Whether a trial is left to train under this budget."""
-    return bool(_waiting(plan, ledger)) and not _ended(ledger, config)
+    """Whether a trial is left to train, or to be proposed, under this budget."""
+    left = _waiting(plan, ledger) or proposals_left(config, plan, ledger)
+    return bool(left) and not _ended(ledger, config)
 
 
 def search(
@@ -40,9 +52,11 @@ def search(
     run_dir: Path,
     ledger: Ledger,
     watchers: list[Watcher],
+    shares: Shares,
+    source: Proposed | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train every trial of the plan that the ledger does not know to be settled.
+    """Train every trial of the plan that the ledger does not know to be settled, and those that `source` proposes.
 
     Ray must have been started. Returns when all trials have ended, the budget is spent or `interrupted` says so; what
     happened stands in `ledger`.
@@ -51,18 +65,16 @@ def search(
     decided = judge.replay(ledger)
     _settle_interrupted(ledger, plan, decided)
     budget = Budget(config, ledger)
-    everything = _waiting(plan, ledger)
-    waiting = budget.affordable(everything)
-    if not waiting:
-        return
+    proposes = source if config.space.mode == "optuna" else None
+    queue = Queue(_waiting(plan, ledger), budget.may_start, shares.place, proposes)
     ledger.append(SITTING, "", host=socket.gethostname(), pid=os.getpid())
-    scheduler = LedgerScheduler(ledger, judge, watchers, budget.spent)
-    _tune(waiting, banks, run_dir, scheduler, lambda: interrupted() or budget.spent() is not None, config)
+    scheduler = LedgerScheduler(ledger, judge, [*watchers, queue], budget.spent, queue.put_back)
+    _tune(queue, banks, run_dir, scheduler, lambda: interrupted() or budget.spent() is not None)
     if interrupted():
         return
     if reason := budget.spent():
-        end_by_budget(ledger, waiting, reason, watchers)
-    if reason or len(waiting) < len(everything):
+        end_by_budget(ledger, list(queue.given.values()), reason, watchers)
+    if reason or queue.refused:
         ledger.append("end", "", budget=config.budget.model_dump(), elapsed=budget.elapsed())
 
 
@@ -111,21 +123,19 @@ class Budget:
         self.ledger = ledger
         self.before = elapsed_before(ledger)
         self.began = time.monotonic()
-        self.share = _resources(config)["gpu"]
+        self.begun = {name for name, state in ledger.trials().items() if state.rows}
 
-    def affordable(self, waiting: list[TrialConfig]) -> list[TrialConfig]:
-        """Return the trials that may be started, or gone on with, under the budget of trials."""
-        if self.limits.trials is None:
-            return waiting
-        begun = {name for name, state in self.ledger.trials().items() if state.rows}
-        left = self.limits.trials - len(begun)
-        fresh = [trial for trial in waiting if trial.id not in begun][: max(0, left)]
-        return [trial for trial in waiting if trial.id in begun or trial in fresh]
+    def may_start(self, trial: TrialConfig) -> bool:
+        """Whether the budget of trials lets a trial begin, or go on; one that may counts as begun."""
+        if self.limits.trials is not None and trial.id not in self.begun and len(self.begun) >= self.limits.trials:
+            return False
+        self.begun.add(trial.id)
+        return True
 
     def gpu_hours(self) -> float:
-        """GPU hours of all completed epochs, each counted by the share of the GPU its trial holds."""
-        seconds = (event.get("seconds") for event in self.ledger.events if event["event"] == "epoch")
-        return self.share * sum(value for value in seconds if isinstance(value, int | float)) / 3600
+        """GPU hours of all completed epochs, each counted by the share of the GPU its trial held."""
+        epochs = [event for event in self.ledger.events if event["event"] == "epoch"]
+        return float(sum(event.get("gpus", 0.0) * event["seconds"] for event in epochs)) / 3600
 
     def elapsed(self) -> float:
         """Seconds of search so far."""
@@ -152,14 +162,7 @@ def elapsed_before(ledger: Ledger) -> float:
     return total + (last - first) if first else 0.0
 
 
-def _tune(
-    trials: list[TrialConfig],
-    banks: Banks,
-    run_dir: Path,
-    scheduler: LedgerScheduler,
-    over: Callable[[], bool],
-    config: Config,
-) -> None:
+def _tune(queue: Queue, banks: Banks, run_dir: Path, scheduler: LedgerScheduler, over: Callable[[], bool]) -> None:
     from ray import tune
 
     scratch = run_dir / "cache" / "ray"
@@ -167,12 +170,17 @@ def _tune(
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(PENDING if queue.source is None else 1)
     trainable = partial(_trainable, banks=banks, run_dir=run_dir)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, _resources(config)),
-        param_space={"trial": tune.grid_search([trial.model_dump(mode="json") for trial in trials])},
+        tune.with_resources(trainable, _resources),
         tune_config=tune.TuneConfig(
-            scheduler=scheduler, reuse_actors=True, trial_name_creator=_name, trial_dirname_creator=_name
+            search_alg=queue,
+            num_samples=-1,
+            scheduler=scheduler,
+            reuse_actors=True,
+            trial_name_creator=_name,
+            trial_dirname_creator=_folder,
         ),
         run_config=tune.RunConfig(
             name="search",
@@ -202,24 +210,36 @@ def _stopper(over: Callable[[], bool]) -> Any:
 
 
 def _trainable(config: dict[str, Any], banks: Banks, run_dir: Path) -> None:
-    """Run one trial inside a Ray actor."""
+    """Run one trial inside a Ray actor; a lack of memory is reported, everything else that fails is raised."""
     import torch
     from ray import tune
 
     trial = TrialConfig.model_validate(config["trial"])
     torch.set_num_threads(max(1, int(trial.cpus)))
-    run_trial(trial, banks, run_dir / "trials" / trial.id, tune.report, run_dir / FOLDER)
+    cap(trial.gpus)
+    folder = run_dir / "trials" / trial.id
+    try:
+        train = run_trial if trial.processes == 1 else train_together
+        train(trial, banks.of_fold(trial.fold), folder, tune.report, run_dir / FOLDER)
+        return
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        lack = f"{type(error).__name__}: {error}".splitlines()[0]
+    gc.collect()
+    torch.cuda.empty_cache()
+    tune.report({OUT_OF_MEMORY: lack})
 
 
 def _name(trial: Any) -> str:
     return str(trial.config["trial"]["id"])
 
 
-def _resources(config: Config) -> dict[str, float]:
-    """CPUs and GPUs that Ray sets aside for a trial; a whole GPU each until its share is measured."""
-    import torch
+def _folder(trial: Any) -> str:
+    return str(trial.trial_id)
 
-    gpus = config.resources.gpus_per_trial
-    if isinstance(gpus, str):
-        gpus = 1.0 if torch.cuda.is_available() else 0.0
-    return {"cpu": config.resources.cpus_per_trial, "gpu": gpus}
+
+def _resources(config: dict[str, Any]) -> PlacementGroupFactory:
+    """Return what Ray sets aside for a trial: one bundle for each of its processes."""
+    trial = config["trial"]
+    return PlacementGroupFactory([{"CPU": trial["cpus"], "GPU": trial["gpus"]}] * trial["processes"])

@@ -51,7 +51,11 @@ def row(epoch: int, value: Any, loss: Any = 0.5) -> dict[str, Any]:
 def scheduler(tmp_path: Path, budget: Any = lambda: None) -> tuple[LedgerScheduler, Watching]:
     watching = Watching()
     return LedgerScheduler(
-        Ledger(tmp_path / "ledger.jsonl"), Judge(PLAN.trials, CONFIG.schedule), [watching], budget
+        Ledger(tmp_path / "ledger.jsonl"),
+        Judge(PLAN.trials, CONFIG.schedule),
+        [watching],
+        budget,
+        lambda trial: watching.seen.append(("back", trial.id)),
     ), watching
 
 
@@ -168,17 +172,17 @@ def test_the_budget_of_trials_starts_no_more_than_it_allows(tmp_path: Path) -> N
     ledger = Ledger(tmp_path / "ledger.jsonl")
     begun = PLAN.trials[5]
     ledger.epoch(begun.id, row(1, 0.1))
-    assert Budget(config, ledger).affordable(list(PLAN.trials)) == [*PLAN.trials[:2], begun]
+    budget = Budget(config, ledger)
+    assert [trial for trial in PLAN.trials if budget.may_start(trial)] == [*PLAN.trials[:2], begun]
 
 
 def test_gpu_hours_count_the_share_each_trial_holds(tmp_path: Path) -> None:
-    resources = CONFIG.resources.model_copy(update={"gpus_per_trial": 0.25})
     limits = CONFIG.budget.model_copy(update={"gpu_hours": 0.5, "minutes": None})
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    budget = Budget(CONFIG.model_copy(update={"resources": resources, "budget": limits}), ledger)
-    ledger.epoch("a", {**row(1, 0.1), "seconds": 3600.0})
+    budget = Budget(CONFIG.model_copy(update={"budget": limits}), ledger)
+    ledger.epoch("a", {**row(1, 0.1), "seconds": 3600.0, "gpus": 0.25})
     assert (budget.gpu_hours(), budget.spent()) == (0.25, None)
-    ledger.epoch("b", {**row(1, 0.1), "seconds": 3600.0})
+    ledger.epoch("b", {**row(1, 0.1), "seconds": 900.0, "gpus": 1.0})
     assert budget.spent() == "budget of 0.5 GPU hours spent"
 
 

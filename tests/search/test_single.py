@@ -9,7 +9,7 @@ import pytest
 from data_io import errors
 from data_io.errors import BadInput
 from search.config import load
-from search.recorder import read_metrics, write_metrics
+from search.recorder import COLUMNS, read_metrics, write_metrics
 from search.run import main
 from search.single import first_difference, replay
 from search.single_settings import overrides
@@ -58,11 +58,10 @@ def test_a_replay_names_the_first_value_that_differs(trained: Path, capsys: pyte
     assert f"differs: epoch 2: val_loss {forged[1]['val_loss']!r}" in capsys.readouterr().out
 
 
-def test_times_are_no_difference() -> None:
-    row = dict.fromkeys(
-        ("train_loss", "val_loss", "val_dataset_iou", "val_per_image_iou", "rung_metric", "learning_rate"), 0.5
-    )
-    assert first_difference([{**row, "epoch": 1, "seconds": 1.0}], [{**row, "epoch": 1, "seconds": 9.0}]) is None
+def test_times_and_memory_are_no_difference() -> None:
+    row = dict.fromkeys(COLUMNS, 0.5) | {"epoch": 1}
+    assert first_difference([{**row, "seconds": 1.0}], [{**row, "seconds": 9.0, "memory_mb": 7.0}]) is None
+    assert first_difference([row], [{**row, "val_loss": 0.6}]) == "epoch 1: val_loss 0.5, now 0.6"
 
 
 def test_a_folder_that_is_no_trial_cannot_be_replayed(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from search import checkpoints
 from search.batches import Banks, CropBatches
 from search.config import load
 from search.recorder import Diverged, Row, read_metrics
+from search.single import NOT_REPRODUCED
 from search.space import TrialConfig
 from search.trial import load_best, run_trial
 
@@ -91,7 +92,7 @@ def until(epoch: int) -> Callable[[Row], None]:
 
 
 def numbers(folder: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics(folder / "metrics.csv")]
+    return [{k: v for k, v in row.items() if k not in NOT_REPRODUCED} for row in read_metrics(folder / "metrics.csv")]
 
 
 @pytest.mark.parametrize("target", ["two_class", "three_class", "star"])
@@ -105,7 +106,7 @@ def test_a_trial_reports_every_epoch_and_leaves_its_files(target: str, banks: Ba
     with np.load(tmp_path / "examples.npz") as examples:
         assert examples["image"].shape == examples["truth"].shape == examples["foreground"].shape
         assert 0 <= examples["foreground"].min() <= examples["foreground"].max() <= 1
-    assert numbers(tmp_path) == [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    assert numbers(tmp_path) == [{k: v for k, v in row.items() if k not in NOT_REPRODUCED} for row in rows]
 
 
 def test_the_training_loss_falls(banks: Banks, tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_a_finished_trial_is_not_trained_again(banks: Banks, tmp_path: Path) -> 
     told: list[Row] = []
     again = run_trial(trial, banks, tmp_path, told.append)
     assert told == [again]
-    assert numbers(tmp_path) == [{k: v for k, v in best.items() if k != "seconds"}]
+    assert numbers(tmp_path) == [{k: v for k, v in best.items() if k not in NOT_REPRODUCED}]
 
 
 def test_an_epoch_killed_between_its_checkpoint_and_its_report_is_reported_on_resuming(

@@ -1,0 +1,177 @@
+"""The search on a real local Ray: shares of GPUs that Ray is told of, memory that runs out, several processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from cluster.start import stop_ray
+from data_io import synthetic
+from data_io.convert import convert
+from data_io.crops import FrameBank
+from data_io.errors import BadInput
+from search.batches import Banks
+from search.config import Config, load
+from search.ledger import Ledger
+from search.recorder import read_metrics
+from search.shares import Shares, kind_of, measured
+from search.space import Plan, TrialConfig
+from search.trial import load_best, run_trial
+from search.tuning import search
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SETTINGS = [
+    "train.crop=64",
+    "train.batch_size=4",
+    "train.crops_per_epoch=8",
+    "train.validation_crops=4",
+    "train.precision=fp32",
+    "train.channels_last=true",
+    "train.encoder_depth=3",
+    "schedule.asha=false",
+    "budget.minutes=null",
+]
+CONFIG: Config = load("demo", None, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def banks(tmp_path_factory: pytest.TempPathFactory) -> Banks:
+    folder = tmp_path_factory.mktemp("movie")
+    synthetic.write(folder / "raw", fields=3, frames=2, size=(128, 128), preset="easy", seed=1)
+    dataset = convert(folder / "raw", folder / "dataset.zarr")
+    FrameBank.build(dataset, dataset.frames("train"), folder / "train")
+    FrameBank.build(dataset, dataset.frames("val"), folder / "val")
+    return Banks(folder / "train", folder / "val")
+
+
+def trial_of(name: str, **changes: Any) -> TrialConfig:
+    facts: dict[str, Any] = {
+        "id": name,
+        "target": "two_class",
+        "architecture": "unet",
+        "encoder": "tu-regnetx_002",
+        "loss": "bce_dice",
+        "learning_rate": 0.003,
+        "weight_decay": 1e-4,
+        "augmentation": 0.5,
+        "seed": 3,
+        "crop": 64,
+        "output_stride": None,
+        "encoder_weights": None,
+        "reference": False,
+        "epochs": 2,
+        "cpus": 1.0,
+        "train": CONFIG.train,
+    }
+    return TrialConfig(**(facts | changes))
+
+
+@pytest.fixture
+def ray_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Start a local Ray whose workers call a function when they start."""
+    import ray
+
+    home = str(Path(__file__).resolve().parents[2])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([home, os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+    def start(gpus: int, hook: Callable[[], None] | None = None) -> None:
+        environment = {"worker_process_setup_hook": hook} if hook else None
+        ray.init(
+            address="local",
+            num_cpus=2,
+            num_gpus=gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env=environment,
+            object_store_memory=100 * 1024 * 1024,
+        )
+
+    yield start
+    stop_ray()
+
+
+def train(trials: list[TrialConfig], banks: Banks, run_dir: Path, shares: Shares) -> Ledger:
+    search(CONFIG, Plan(tuple(trials), ()), banks, run_dir, shares.ledger, [], shares)
+    return shares.ledger
+
+
+def events(ledger: Ledger, kind: str) -> list[dict[str, Any]]:
+    return [event for event in ledger.events if event["event"] == kind]
+
+
+@pytest.mark.parametrize(("gpus", "again"), [(0.5, (1.0, None)), (0.0, (0.0, 2))])
+def test_a_trial_out_of_memory_comes_back_once_from_its_checkpoint_with_more_memory_or_fails_alone(
+    gpus: float, again: tuple[float, int | None], ray_with: Any, banks: Banks, tmp_path: Path
+) -> None:
+    def little_memory() -> None:
+        import torch
+
+        from search.module import SegmentationModule
+
+        step = SegmentationModule.training_step
+
+        def limited(self: Any, batch: Any) -> Any:
+            too_much = self.current_epoch == 1 and len(batch[0]) > 2 and self.trial.gpus < 1
+            if too_much or self.trial.id == "huge":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return step(self, batch)
+
+        SegmentationModule.training_step = limited  # type: ignore[method-assign]
+
+    ray_with(1, little_memory)
+    shares = Shares(CONFIG, {}, 1.0, gpus, Ledger(tmp_path / "ledger.jsonl"))
+    ledger = train([trial_of("huge"), trial_of("large")], banks, tmp_path, shares)
+    [lack] = [event for event in events(ledger, "oom") if event["trial"] == "large"]
+    assert (lack["share"], lack["micro"]) == (gpus, None)
+    assert (lack["next_share"], lack["next_micro"]) == again
+    state = ledger.trials()["large"]
+    assert (state.status, sorted(state.rows)) == ("completed", [1, 2])
+    assert [state.rows[epoch]["gpus"] for epoch in (1, 2)] == [gpus, again[0]]
+    assert shares.place(trial_of("large")).micro == again[1]
+    failed = ledger.trials()["huge"]
+    assert (failed.status, len(events(ledger, "oom"))) == ("failed", 2)
+    assert "out of memory" in failed.ending["reason"]
+
+
+def test_shares_of_a_gpu_follow_from_its_memory_and_are_whole_where_that_is_unknown(
+    ray_with: Any, banks: Banks, tmp_path: Path
+) -> None:
+    ray_with(1)
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    resources = CONFIG.resources.model_copy(update={"gpu_memory_gb": 4.0})
+    small, large = trial_of("small"), trial_of("large", crop=640)
+    said: list[str] = []
+    shares = measured(CONFIG.model_copy(update={"resources": resources}), [small, large], 1, ledger, said.append)
+    assert 0 < shares.place(small).gpus < shares.place(large).gpus <= 1
+    assert set(shares.fits) == {kind_of(small), kind_of(large)}
+    assert "on a GPU" in said[-1]
+    # the fake GPU has no memory to ask for
+    assert measured(CONFIG, [small], 1, ledger, said.append).place(small).gpus == 1
+    assert "resources.gpu_memory_gb" in said[-1]
+    two = CONFIG.model_copy(update={"resources": CONFIG.resources.model_copy(update={"gpus_per_trial": 2.0})})
+    with pytest.raises(BadInput, match=r"no node has more than 2 and 1"):
+        measured(two, [small], 1, ledger, said.append)
+
+
+def test_two_processes_train_one_trial_together(ray_with: Any, banks: Banks, tmp_path: Path) -> None:
+    ray_with(0)
+    shares = Shares(CONFIG, {}, 1.0, 0.0, Ledger(tmp_path / "ledger.jsonl"))
+    trial = trial_of("whole-node", processes=2, reference=True)
+    ledger = train([trial], banks, tmp_path, shares)
+    assert ledger.trials()["whole-node"].status == "completed", events(ledger, "fail")
+    folder = tmp_path / "trials" / "whole-node"
+    rows = read_metrics(folder / "metrics.csv")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    alone = tmp_path / "alone"
+    run_trial(trial_of("whole-node"), banks, alone, lambda row: None)
+    by_one = read_metrics(alone / "metrics.csv")
+    assert rows[0]["train_loss"] == pytest.approx(by_one[0]["train_loss"], rel=0.1)
+    together, _ = load_best(trial, folder, 1)
+    assert all(bool(torch.isfinite(value).all()) for value in together.state_dict().values())
