@@ -27,9 +27,10 @@ def announce(config: Config, dataset: Dataset, plan: Plan, notes: list[str], run
         say(f"note: {warning}")
     references = sum(trial.reference for trial in plan.trials) + len(plan.of_winner)
     stopping = "ASHA stops weak trials early within each target" if config.schedule.asha else "no early stopping"
+    proposed = config.space.trials * len(config.space.seeds) if plan.rows and config.space.trials else 0
     say(
-        f"plan: {len(plan.trials) + len(plan.of_winner)} trials ({references} references that nothing stops), "
-        f"{len(plan.infeasible)} infeasible cells; up to {config.train.max_epochs} epochs each, {stopping}; "
+        f"plan: {max(proposed, len(plan.trials)) + len(plan.of_winner)} trials ({references} references that nothing "
+        f"stops), {len(plan.infeasible)} infeasible cells; up to {config.train.max_epochs} epochs each, {stopping}; "
         "then one model per target, test scores, cells table, report"
     )
 
@@ -49,6 +50,8 @@ def announce_cost(config: Config, dataset: Dataset, plan: Plan) -> None:
 
 def show_plan(config: Config, dataset: Dataset, plan: Plan, notes: list[str]) -> None:
     """Print every trial, every infeasible cell with its reason, and the cost."""
+    if plan.rows:
+        say(f"{config.space.trials} configurations that Optuna will choose among {len(plan.rows)}")
     say(f"{len(plan.trials)} trials, {len(plan.infeasible)} infeasible cells; {dataset_line(dataset)}")
     for trial in plan.trials:
         mark = "  reference, never stopped" if trial.reference else ""

@@ -84,11 +84,11 @@ def slots_here(config: Config) -> int:
 def estimate(config: Config, plan: Plan, slots: int, dataset: Dataset) -> Cost:
     """Cost of the plan on `slots` parallel trials, as if early stopping passed the share it does on average."""
     channels = dataset.channels
-    by_cost = sorted(plan.trials, key=lambda trial: _flops(trial, channels))
+    by_cost = sorted(plan.possible(), key=lambda trial: _flops(trial, channels))
     speed = measured_speed(by_cost[len(by_cost) // 2], channels)
     shapes = [dataset.fields[ref.field].shape for ref in dataset.frames("train")]
     epochs, seconds = 0.0, 0.0
-    for trial in plan.trials:
+    for trial in expected_trials(config, plan):
         expected = _expected_epochs(config, plan, trial)
         crops = crops_per_epoch(shapes, trial)
         epochs += expected
@@ -96,6 +96,15 @@ def estimate(config: Config, plan: Plan, slots: int, dataset: Dataset) -> Cost:
         seconds += expected * (crops * BACKWARD * _flops(trial, channels) * OVERHEAD / speed + steps * STEP_SECONDS)
     limit = 60 * config.budget.minutes if config.budget.minutes else math.inf
     return Cost(round(epochs), min(seconds / slots, limit))
+
+
+def expected_trials(config: Config, plan: Plan) -> list[TrialConfig]:
+    """Return the trials that will come; of those that Optuna may propose as many as it will, spread evenly."""
+    if plan.make is None or config.space.trials is None:
+        return list(plan.trials)
+    every = max(1, len(plan.rows) // config.space.trials)
+    proposed = [plan.make(*row, seed) for row in plan.rows[::every] for seed in config.space.seeds]
+    return [*plan.trials, *proposed[: config.space.trials * len(config.space.seeds)]]
 
 
 def _flops(trial: TrialConfig, channels: int) -> float:
@@ -110,7 +119,7 @@ def _expected_epochs(config: Config, plan: Plan, trial: TrialConfig) -> float:
     schedule = config.schedule
     if trial.reference or not schedule.asha:
         return trial.epochs
-    rivals = float(sum(t.target == trial.target and not t.reference for t in plan.trials))
+    rivals = float(sum(t.target == trial.target and not t.reference for t in expected_trials(config, plan)))
     everyone, total, below = rivals, 0.0, 0
     for rung in [*Bracket(schedule.grace_epochs, trial.epochs, schedule.reduction_factor).rungs, trial.epochs]:
         total += rivals * (rung - below)

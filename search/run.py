@@ -170,8 +170,7 @@ def _train(
     def interrupted() -> bool:
         return signals.received is not None
 
-    possible = [plan.make(*row, config.seed) for row in plan.rows] if plan.make else []
-    shares = measured(config, [*plan.trials, *possible], channels, ledger, say)
+    shares = measured(config, plan.possible(), channels, ledger, say)
     advised = Proposed(config, plan, ledger, run_dir / OPTUNA)
     settled = {name: state.status for name, state in ledger.trials().items() if state.status}
     tracker = make_tracker(config.tracking, run_dir, run_dir.resolve().name)

@@ -79,6 +79,10 @@ class Plan:
     rows: tuple[tuple[Cell, Setting], ...] = ()
     make: Callable[[Cell, Setting, int], TrialConfig] | None = None
 
+    def possible(self) -> list[TrialConfig]:
+        """Return the trials, and those that may be proposed, each with one seed."""
+        return [*self.trials, *(self.make(*row, 0) for row in self.rows if self.make is not None)]
+
 
 Examine = Callable[[list[tuple[str, str]]], dict[tuple[str, str], Feasibility]]
 
