@@ -49,7 +49,14 @@ def model_folders(run_dir: Path) -> dict[str, Path]:
 
 
 def predict(
-    run_dir: Path, out: Path, dataset: Dataset, refs: Sequence[FrameRef], *, rule_of_model: bool, say: Progress = print
+    run_dir: Path,
+    out: Path,
+    dataset: Dataset,
+    refs: Sequence[FrameRef],
+    *,
+    rule_of_model: bool,
+    say: Progress = print,
+    tta: bool = False,
 ) -> int:
     """Write the predictions that are missing of every chosen model of `run_dir` on `refs` to ``out/predictions.zarr``.
 
@@ -65,6 +72,8 @@ def predict(
         True normalises by the rule stored with the model (new images), False as the data set itself does.
     say
         Called with a line per target.
+    tta
+        Whether predictions are means over the symmetries of a frame (`inference.predict`).
 
     Returns
     -------
@@ -75,7 +84,7 @@ def predict(
     done = 0
     for target, folder in model_folders(run_dir).items():
         facts = handover.read_facts(folder)
-        register(store, target, facts, dataset)
+        register(store, target, facts, dataset, tta=tta)
         missing = [ref for ref in refs if not store.has(target, ref)]
         if not missing:
             continue
@@ -85,18 +94,21 @@ def predict(
         say(f"{target}: predicting {len(missing)} frames with {facts['architecture']} on {encoder}")
         rule = for_new_images(facts["normalisation"], dataset.normalisation) if rule_of_model else None
         faint = 0
-        for ref in missing:
+        images = (dataset.normalised(ref) if rule is None else _by_rule(dataset, ref, rule) for ref in missing)
+        for ref, prediction in zip(missing, inference.predict_frames(network, images, tta=tta), strict=True):
             faint += rule is not None and hits_floor(dataset.image(ref), rule)
-            image = dataset.normalised(ref) if rule is None else _by_rule(dataset, ref, rule)
-            store.write(target, ref, inference.predict(network, image))
+            store.write(target, ref, prediction)
         if 2 * faint > len(missing):
             say(f"note: {faint} of {len(missing)} frames have far less contrast than those the model was trained on")
         done += len(missing)
     return done
 
 
-def register(store: PredictionStore, target: str, facts: dict[str, Any], dataset: Dataset) -> None:
-    """Make room for a model's predictions; those of another model are thrown away."""
+def register(
+    store: PredictionStore, target: str, facts: dict[str, Any], dataset: Dataset, *, tta: bool = False
+) -> None:
+    """Make room for a model's predictions; those of another model, or made in another way, are thrown away."""
+    how = {"tta": True} if tta else {}
     store.add_method(
         target,
         target,
@@ -104,7 +116,7 @@ def register(store: PredictionStore, target: str, facts: dict[str, Any], dataset
         3 if target == "three_class" else 1,
         models.N_RAYS if target == "star" else 0,
         dataset.fields.values(),
-        {"decode": facts["decode"], "model_sha256": facts["sha256"], "trial": facts["trial"]},
+        {"decode": facts["decode"], "model_sha256": facts["sha256"], "trial": facts["trial"]} | how,
     )
 
 
@@ -122,7 +134,7 @@ def _check_channels(folder: Path, facts: dict[str, Any], dataset: Dataset) -> No
             )
 
 
-def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = print) -> int:
+def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = print, *, tta: bool = False) -> int:
     """Convert a folder of frames, predict it with every chosen model, and go on to instances and the cells table.
 
     Returns an exit code: 4 when frames failed in post-processing.
@@ -154,7 +166,7 @@ def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = print
     }
     files.write_json(out / RUN_FACTS, facts)
     refs = dataset.frames("all")
-    count = predict(run_dir, out, dataset, refs, rule_of_model=True, say=say)
+    count = predict(run_dir, out, dataset, refs, rule_of_model=True, say=say, tta=tta)
     say(f"{count} predictions written, {len(refs)} frames")
     result = postprocess(out, progress=print_progress)
     say(f"cells table: {out / 'cells.parquet'} and cells.csv; label images: {out / 'labels'}")
@@ -172,17 +184,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished search")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="frames without annotation")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (needed with --images)")
+    parser.add_argument(
+        "--tta", action="store_true", help="mean over the frame's eight rotations and reflections; eight times as long"
+    )
     given = parser.parse_args(arguments)
     if not given.run.is_dir():
         raise BadInput(f"{given.run}: no such folder; give the folder of a finished search")
     if given.images is not None:
         if given.out is None:
             parser.error("--images needs --out DIR")
-        return predict_images(given.run, given.images, given.out)
+        return predict_images(given.run, given.images, given.out, tta=given.tta)
     if given.out is not None:
         parser.error("--out goes with --images")
     dataset = dataset_of(given.run)
-    count = predict(given.run, given.run, dataset, held_out(dataset), rule_of_model=False)
+    count = predict(given.run, given.run, dataset, held_out(dataset), rule_of_model=False, tta=given.tta)
     print(f"{count} predictions written" if count else "nothing to do: every frame is predicted")
     return errors.DONE
 

@@ -89,8 +89,7 @@ def peak_memory(
 
 def gpu_memory(device: str | int = 0) -> int:
     """Bytes of memory of a GPU of this machine."""
-    total: int = torch.cuda.get_device_properties(device).total_memory
-    return total
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def _probe(trial: TrialConfig, channels: int, micro: int, device: str) -> int:
