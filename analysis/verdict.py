@@ -23,7 +23,7 @@ AS_GOOD = 0.05
 def verdict(results: Results) -> tuple[str, ...]:
     """Say first what a biologist needs: which model, how good, how sure, which method for which trait."""
     lines = _which_model(results) if results.winner else _how_many(results)
-    return (*lines, *_how_sure(results), *_which_for_trait(results))
+    return (*lines, *_which_network(results), *_how_sure(results), *_which_for_trait(results))
 
 
 def _which_model(results: Results) -> list[str]:
@@ -49,6 +49,12 @@ def _which_model(results: Results) -> list[str]:
             "by the test: that would make the test optimistic."
         )
     return [*lines, *_against_classical(results, name)]
+
+
+def _which_network(results: Results) -> list[str]:
+    """Say whether the network was the best of its target, or one of several that cannot be told apart."""
+    standing = results.summary.get("selection", {}).get(results.winner)
+    return [standing["sentence"]] if standing and len(standing["candidates"]) > 1 else []
 
 
 def _against_classical(results: Results, winner: str) -> list[str]:

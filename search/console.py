@@ -94,6 +94,8 @@ def closing(facts: dict[str, Any], run_dir: Path, report: Path | None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     print(f"* {facts['winner']['sentence']}")
+    for target, found in facts["selection"].items():
+        print(f"{target}: {found['sentence']}")
     search = facts["search"]
     print(
         f"{search['trials']} trials: {search['completed']} completed, {search['stopped']} stopped early, "

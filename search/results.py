@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from data_io.store import Dataset, FrameRef
     from search.config import Config
     from search.ledger import Ledger
+    from search.select import Selection
     from search.space import Plan
 
     ReadLabels = Callable[[str, FrameRef], NDArray[np.int32]]
@@ -44,7 +45,7 @@ REPORTED = (
 )
 
 
-def trials_table(plan: Plan, ledger: Ledger, parameters: Mapping[str, int], test: Mapping[str, float]) -> pd.DataFrame:
+def trials_table(plan: Plan, ledger: Ledger, parameters: Mapping[str, int], selection: Selection) -> pd.DataFrame:
     """One row per trial of the plan, started or not.
 
     Parameters
@@ -53,8 +54,8 @@ def trials_table(plan: Plan, ledger: Ledger, parameters: Mapping[str, int], test
         What was planned and what happened.
     parameters
         Trainable parameters per trial id.
-    test
-        Test dataset IoU of the trials that were scored after the selection.
+    selection
+        The candidates' standing on validation, and their scores on test, taken after the choice.
     """
     states = ledger.trials()
     rows = []
@@ -63,6 +64,7 @@ def trials_table(plan: Plan, ledger: Ledger, parameters: Mapping[str, int], test
         history = [state.rows[epoch] for epoch in sorted(state.rows)] if state else []
         finite = [row for row in history if isinstance(row["rung_metric"], float) and math.isfinite(row["rung_metric"])]
         best: dict[str, Any] = best_row(finite) if finite else {}
+        candidate, test = selection.candidates.get(trial.id, {}), selection.test.get(trial.id, {})
         rows.append(
             {
                 "trial": trial.id,
@@ -87,9 +89,18 @@ def trials_table(plan: Plan, ledger: Ledger, parameters: Mapping[str, int], test
                 "train_loss": _number(best.get("train_loss")),
                 "best_epoch": best.get("epoch", 0),
                 "seconds": sum(_number(row["seconds"]) for row in history),
+                "gpus": history[-1].get("gpus", math.nan) if history else math.nan,
+                "gpu_hours": sum(_number(row["seconds"]) * row.get("gpus", 0.0) for row in history) / 3600,
+                "peak_memory_mb": max((_number(row.get("memory_mb")) for row in history), default=math.nan),
+                "megapixels_per_second": _number(candidate.get("speed")),
                 "parameters": parameters[trial.id],
                 "reason": str(state.ending.get("reason", "")) if state else "",
-                "test_dataset_iou": test.get(trial.id, math.nan),
+                "validation": _number(candidate.get("value")),
+                "validation_low": _number(candidate.get("low")),
+                "validation_high": _number(candidate.get("high")),
+                "top_set": bool(candidate.get("tie", False)) and selection.standings[trial.target]["ranked"],
+                "test_dataset_iou": test.get("dataset_iou", math.nan),
+                "test_pq": test.get("pq", math.nan),
             }
         )
     return pd.DataFrame(rows)
@@ -111,7 +122,7 @@ def summary(
     plan: Plan,
     ledger: Ledger,
     dataset: Dataset,
-    models: Mapping[str, Mapping[str, Any]],
+    selection: Selection,
     read: ReadLabels,
     trials: pd.DataFrame,
     notes: list[str],
@@ -119,7 +130,7 @@ def summary(
     """Return summary.json: data, every target's winner and scores, the classical baseline, the search, warnings."""
     val, test = dataset.frames("val"), dataset.frames("test")
     targets = {}
-    for target, facts in models.items():
+    for target, facts in selection.models.items():
         trial = next(t for t in plan.trials if t.id == facts["trial"])
         targets[target] = {
             "trial": trial.id,
@@ -152,6 +163,7 @@ def summary(
         },
         "targets": targets,
         "baseline": baseline,
+        "selection": selection.standings,
         "winner": winner_of(targets, config.objective, len(set(clusters_of([(r.field, r.frame) for r in val])))),
         "search": {
             "trials": len(plan.trials),

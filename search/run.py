@@ -222,14 +222,14 @@ def hand_on(
         console.say_why_none(plan, ledger)
         return {}, False
     say("choosing: validation frames, decode parameters, one model per target")
-    models, test = select.choose(config, chosen, dataset, run_dir, say)
-    trials = results.trials_table(plan, ledger, prepare.count_parameters(plan, dataset), test)
+    selection = select.choose(config, chosen, dataset, run_dir, say)
+    trials = results.trials_table(plan, ledger, prepare.count_parameters(plan, dataset), selection)
     results.write_trials(run_dir, trials)
     predict.predict(run_dir, run_dir, dataset, predict.held_out(dataset), rule_of_model=False, say=say)
     say("instances and morphology")
     done = postprocess(run_dir, progress=print_progress)
     read = partial(read_labels, run_dir)
-    facts = results.summary(config, plan, ledger, dataset, models, read, trials, notes)
+    facts = results.summary(config, plan, ledger, dataset, selection, read, trials, notes)
     files.write_json(run_dir / "summary.json", facts)
     return facts, bool(done.failed)
 

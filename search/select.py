@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.scores import frame_counts, iou_score, pq_score, score
+from analysis.scores import clusters_of, frame_counts, iou_score, pq_score, score
 from data_io import files
 from postprocess import methods
-from search import handover, inference
+from search import handover, inference, speed
 from search.models import parameter_count
+from search.top_set import standing
 from search.trial import load_best
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from analysis.scores import Counts
     from data_io.store import Dataset, FrameRef
     from postprocess.prediction import Prediction
     from search.config import Config
@@ -47,6 +49,10 @@ class Candidate:
         Decode parameters that score best there.
     value
         The objective on the validation frames, larger is better.
+    counts
+        Counts of each validation frame, decoded so.
+    speed
+        Megapixels predicted in a second on this device.
     """
 
     trial: TrialConfig
@@ -54,6 +60,8 @@ class Candidate:
     parameters: int
     fit: methods.Fit
     value: float
+    counts: tuple[Counts, ...] = ()
+    speed: float = float("nan")
 
 
 def eligible(
@@ -75,14 +83,17 @@ def examine(trial: TrialConfig, folder: Path, dataset: Dataset, objective: str) 
     """Predict the validation frames with a trial's best checkpoint and fit its decoding there."""
     refs = dataset.frames("val")
     network, epoch = load_best(trial, folder, dataset.channels)
-    predictions = [inference.predict(network, dataset.normalised(ref)) for ref in refs]
+    predictions = list(inference.predict_frames(network, (dataset.normalised(ref) for ref in refs)))
     truth = [dataset.labels(ref) for ref in refs]
     measure = iou_score if objective == "iou" else pq_score
     fit = methods.fit(trial.target, predictions, truth, measure)
     if trial.gap:
         fit = with_gap(fit, predictions, truth, measure)
     value = _value(objective, trial.target, fit, predictions, truth, dataset)
-    return Candidate(trial, epoch, parameter_count(network), fit, value)
+    decode = methods.target_named(trial.target).decode
+    counts = tuple(frame_counts(t, decode(p, fit.params)) for t, p in zip(truth, predictions, strict=True))
+    rate = speed.megapixels_per_second(network, (dataset.channels, *predictions[0].shape))
+    return Candidate(trial, epoch, parameter_count(network), fit, value, counts, rate)
 
 
 def with_gap(
@@ -146,17 +157,20 @@ def winner(candidates: Sequence[Candidate]) -> Candidate:
     return max(candidates, key=lambda c: (c.value, -c.parameters, c.trial.id))
 
 
-def foreground_iou(candidate: Candidate, folder: Path, dataset: Dataset, refs: Sequence[FrameRef]) -> float:
-    """Dataset IoU of a candidate's decoded cells on annotated frames; NaN without frames."""
+def scores_of(
+    trial: TrialConfig, decode: dict[str, Any], folder: Path, dataset: Dataset, refs: Sequence[FrameRef]
+) -> dict[str, float]:
+    """``dataset_iou`` and ``pq`` of a trial's best checkpoint on annotated frames; NaN without frames."""
     if not refs:
-        return float("nan")
-    network, _ = load_best(candidate.trial, folder, dataset.channels)
-    decode = methods.target_named(candidate.trial.target).decode
-    counts = []
-    for ref in refs:
-        cells = decode(inference.predict(network, dataset.normalised(ref)), candidate.fit.params)
+        return {"dataset_iou": float("nan"), "pq": float("nan")}
+    network, _ = load_best(trial, folder, dataset.channels)
+    params, counts = methods.params_from(trial.target, decode), []
+    images = (dataset.normalised(ref) for ref in refs)
+    for ref, prediction in zip(refs, inference.predict_frames(network, images), strict=True):
+        cells = methods.target_named(trial.target).decode(prediction, params)
         counts.append(frame_counts(dataset.labels(ref), cells))
-    return float(score(counts)["dataset_iou"])
+    found = score(counts)
+    return {"dataset_iou": float(found["dataset_iou"]), "pq": float(found["pq_50"])}
 
 
 def hand_over(
@@ -210,37 +224,77 @@ def _output(target: str) -> str:
     }[target]
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What was chosen, and how everything that could have been chosen does on the test frames.
+
+    Attributes
+    ----------
+    models
+        Facts of the chosen model by target.
+    standings
+        `top_set.standing` by target.
+    candidates
+        Validation objective with interval, tie mark and speed by trial.
+    test
+        ``dataset_iou`` and ``pq`` by trial, scored once after the choice.
+    """
+
+    models: dict[str, dict[str, Any]]
+    standings: dict[str, dict[str, Any]]
+    candidates: dict[str, dict[str, Any]]
+    test: dict[str, dict[str, float]]
+
+
 def choose(
     config: Config, chosen: list[TrialConfig], dataset: Dataset, run_dir: Path, say: Callable[[str], None]
-) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
-    """Choose and hand over one model per target; then score every candidate once on test.
+) -> Selection:
+    """Choose and hand over one model per target on the validation frames; then score every candidate once on test.
 
-    Returns the facts of the models by target and the test dataset IoU by trial. A choice already made from the same
-    trials by the same objective is kept.
+    The choice is written to ``best/selection.json`` before a test frame is read. One already made from the same trials
+    by the same objective is kept.
     """
+    frozen = _frozen(config, chosen, dataset, run_dir, say)
+    file = run_dir / "best" / "test_scores.json"
+    test = json.loads(file.read_text()) if file.is_file() else {}
+    if test.get("question") != frozen["question"]:
+        refs, scores = dataset.frames("test"), {}
+        for trial in chosen:
+            decode = frozen["candidates"][trial.id]["decode"]
+            scores[trial.id] = scores_of(trial, decode, run_dir / "trials" / trial.id, dataset, refs)
+        test = {"question": frozen["question"], "scores": scores}
+        files.write_json(file, test)
+    models = {target: handover.read_facts(run_dir / "best" / target) for target in frozen["standings"]}
+    return Selection(models, frozen["standings"], frozen["candidates"], test["scores"])
+
+
+def _frozen(
+    config: Config, chosen: list[TrialConfig], dataset: Dataset, run_dir: Path, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return the choice of selection.json, made now where it is missing or answers another question."""
     kept = run_dir / "best" / "selection.json"
-    question = {
-        "objective": config.objective,
-        "trials": sorted(trial.id for trial in chosen),
-        "data": dataset.content_hash,
-    }
+    trials = sorted(trial.id for trial in chosen)
+    question = {"objective": config.objective, "trials": trials, "data": dataset.content_hash}
     if kept.is_file():
-        before = json.loads(kept.read_text())
-        if before["question"] == question:
-            return {t: handover.read_facts(run_dir / "best" / t) for t in before["targets"]}, before["test"]
-    models: dict[str, dict[str, Any]] = {}
-    test: dict[str, float] = {}
+        before: dict[str, Any] = json.loads(kept.read_text())
+        if before["question"] == question and "candidates" in before:
+            return before
+    clusters = clusters_of([(ref.field, ref.frame) for ref in dataset.frames("val")])
+    standings, candidates = {}, {}
     for target in dict.fromkeys(trial.target for trial in chosen):
         rivals = []
         for trial in (trial for trial in chosen if trial.target == target):
             rivals.append(examine(trial, run_dir / "trials" / trial.id, dataset, config.objective))
             say(f"  {trial.id}: {config.objective} {rivals[-1].value:.4f} on the validation frames")
         best = winner(rivals)
-        folder = run_dir / "best" / target
-        models[target] = hand_over(best, run_dir / "trials" / best.trial.id, folder, dataset, config, rivals)
-        say(f"{target}: {best.trial.id}, best of {len(rivals)}")
-        for rival in rivals:
-            iou = foreground_iou(rival, run_dir / "trials" / rival.trial.id, dataset, dataset.frames("test"))
-            test[rival.trial.id] = iou
-    files.write_json(kept, {"question": question, "targets": list(models), "test": test})
-    return models, test
+        values = {rival.trial.id: rival.value for rival in rivals}
+        counts = {rival.trial.id: rival.counts for rival in rivals}
+        found = standing(config.objective, values, counts, clusters, best.trial.id)
+        hand_over(best, run_dir / "trials" / best.trial.id, run_dir / "best" / target, dataset, config, rivals)
+        say(f"{target}: {found['sentence']}")
+        standings[target] = found
+        for rival, row in ((r, row) for r in rivals for row in found["candidates"] if row["trial"] == r.trial.id):
+            candidates[rival.trial.id] = row | {"decode": asdict(rival.fit.params), "speed": rival.speed}
+    answer = {"question": question, "standings": standings, "candidates": candidates}
+    files.write_json(kept, answer)
+    return answer
