@@ -331,8 +331,6 @@ class TrackingConfig(Section):
     """offline writes run files into the run folder only; online sends them as well."""
     project: Name = "cellsearch"
     """Project the runs belong to."""
-    images: bool = False
-    """Whether crops of your images, with predicted and true outlines, are logged for the best trials."""
 
 
 class ConfirmConfig(Section):
@@ -368,14 +366,14 @@ class Config(Section):
     confirm: ConfirmConfig = ConfirmConfig()
     """The top set trained again on other folds and seeds."""
     objective: str = "pq"
-    """How the winner is chosen on the validation frames: pq, iou, trait:NAME or pareto:NAME."""
+    """How the winner is chosen on the validation frames: pq, iou or trait:NAME."""
     seed: Seed = 0
     """Seed of everything that is drawn in the driver."""
 
     @field_validator("objective")
     @classmethod
     def _objective_exists(cls, value: str) -> str:
-        objectives = ("pq", "iou", *(f"{kind}:{trait}" for kind in ("trait", "pareto") for trait in TRAITS))
+        objectives = ("pq", "iou", *(f"trait:{trait}" for trait in TRAITS))
         if value not in objectives:
             raise ValueError(f"unknown objective {value!r}{choices(value, objectives)}")
         return value
