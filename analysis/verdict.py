@@ -52,9 +52,11 @@ def _which_model(results: Results) -> list[str]:
 
 
 def _which_network(results: Results) -> list[str]:
-    """Say whether the network was the best of its target, or one of several that cannot be told apart."""
+    """Say whether the network was the best of its target or ties with others, and how far it spread trained again."""
     standing = results.summary.get("selection", {}).get(results.winner)
-    return [standing["sentence"]] if standing and len(standing["candidates"]) > 1 else []
+    said = [standing["sentence"]] if standing and len(standing["candidates"]) > 1 else []
+    confirmed = results.summary.get("confirm", {}).get(results.winner)
+    return [*said, confirmed] if confirmed else said
 
 
 def _against_classical(results: Results, winner: str) -> list[str]:

@@ -41,7 +41,7 @@ class Banks:
         """Return the folders of a fold of a confirmation, these for the plain split."""
         if fold is None:
             return self
-        folder = self.train.parent / f"fold_{fold}"
+        folder = self.train.parent / f"fold_{fold}"  # where `prepare.decode_frames` puts it
         return Banks(folder / "train", folder / "val")
 
 

@@ -136,6 +136,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--objective", metavar="pq|iou|trait:NAME", help=f"what the winner is best at ({', '.join(TRAITS)})"
     )
     what.add_argument("--wandb", metavar="offline|online|disabled", help="Weights & Biases (default: offline)")
+    what.add_argument("--folds", metavar="K", help="train the top set again on K folds, after the choice")
+    what.add_argument("--seeds", metavar="S", help="train the top set again with S more seeds, after the choice")
     show = parser.add_argument_group("look before you run")
     show.add_argument("--dry-run", action="store_true", help="show the trials, the infeasible cells and the cost")
     show.add_argument("--print-config", action="store_true", help="show the resolved configuration as YAML")
@@ -152,6 +154,10 @@ def _overrides(given: argparse.Namespace) -> list[str]:
         overrides.append(f"budget.minutes={given.minutes}")
     if given.objective is not None:
         overrides.append(f"objective={json.dumps(given.objective)}")
+    if given.folds is not None:
+        overrides += [f"data.folds={given.folds}", f"confirm.folds={given.folds}"]
+    if given.seeds is not None:
+        overrides.append(f"confirm.seeds={given.seeds}")
     if given.wandb is not None:
         overrides.append(f"tracking.wandb={json.dumps(given.wandb)}")
     return overrides

@@ -123,8 +123,8 @@ def make_plan(config: Config, dataset: Dataset, run_dir: Path, *, fetch: bool = 
     return plan(config, dataset.channels, weights=pretraining), notes
 
 
-def decode_frames(config: Config, dataset: Dataset, run_dir: Path) -> Banks:
-    """Decode training and validation frames once into memory maps that all trials share.
+def decode_frames(config: Config, dataset: Dataset, run_dir: Path, part: str = "") -> Banks:
+    """Decode training and validation frames once into memory maps that all trials share; `part` keeps folds apart.
 
     Training frames that are larger than the memory given to them are streamed instead; see `data_io.stream`.
     """
@@ -132,7 +132,7 @@ def decode_frames(config: Config, dataset: Dataset, run_dir: Path) -> Banks:
     from data_io.crops import FrameBank
     from search.batches import Banks
 
-    cache, given = run_dir / "cache", config.data.memory_gb
+    cache, given = run_dir / "cache" / part, config.data.memory_gb
     refs = dataset.frames("train")
     opened = stream.open_frames([dataset], [refs], cache / "train", None if given is None else int(given * 1e9))
     if isinstance(opened, stream.FrameStream):

@@ -13,6 +13,7 @@ from data_io import files
 from data_io.provenance import provenance
 from postprocess import methods
 from search.config import config_hash
+from search.confirm import spread
 from search.recorder import best_row
 from search.tuning import elapsed_before
 
@@ -123,6 +124,7 @@ def summary(
     ledger: Ledger,
     dataset: Dataset,
     selection: Selection,
+    confirmed: list[dict[str, Any]],
     read: ReadLabels,
     trials: pd.DataFrame,
     notes: list[str],
@@ -164,6 +166,7 @@ def summary(
         "targets": targets,
         "baseline": baseline,
         "selection": selection.standings,
+        "confirm": {target: said for target in targets if (said := spread(confirmed, target))},
         "winner": winner_of(targets, config.objective, len(set(clusters_of([(r.field, r.frame) for r in val])))),
         "search": {
             "trials": len(plan.trials),

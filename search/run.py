@@ -103,7 +103,7 @@ def _go(config: Config, dataset: Dataset, run_dir: Path, signals: Signals) -> in
     ledger = Ledger(run_dir / "ledger.jsonl")
     try:
         plan = train(config, plan, dataset, run_dir, ledger, notes, signals)
-        facts, failed = hand_on(config, plan, dataset, run_dir, ledger, notes)
+        facts, failed = hand_on(config, plan, dataset, run_dir, ledger, notes, signals)
     finally:
         ledger.close()
     if not facts:
@@ -186,6 +186,27 @@ def _train(
     return extended
 
 
+def _train_again(
+    config: Config, run_dir: Path, ledger: Ledger, channels: int, signals: Signals, plan: Plan, banks: Banks
+) -> None:
+    """Train the runs that confirm the choice, to their end, whatever the budget of the search was."""
+    from cluster.start import start_ray, stop_ray
+    from search.config import BudgetConfig
+    from search.progress import Display
+    from search.shares import measured
+    from search.tuning import search
+
+    config = config.model_copy(update={"budget": BudgetConfig()})
+    start_ray()
+    signals.install()
+    try:
+        shares = measured(config, plan.trials, channels, ledger, say)
+        with signals.patiently(), Display(plan.trials, {}, None) as display:
+            search(config, plan, banks, run_dir, ledger, [display], shares, None, lambda: signals.received is not None)
+    finally:
+        stop_ray()
+
+
 class Tracking:
     """The watcher that passes the search on to the tracker."""
 
@@ -206,9 +227,15 @@ class Tracking:
 
 
 def hand_on(
-    config: Config, plan: Plan, dataset: Dataset, run_dir: Path, ledger: Ledger, notes: list[str]
+    config: Config,
+    plan: Plan,
+    dataset: Dataset,
+    run_dir: Path,
+    ledger: Ledger,
+    notes: list[str],
+    signals: Signals,
 ) -> tuple[dict[str, Any], bool]:
-    """Choose the models, predict, find and measure the cells, write the tables.
+    """Choose the models, confirm them, predict, find and measure the cells, write the tables.
 
     Returns summary.json (empty when no trial is usable, which is said) and whether frames failed.
     """
@@ -216,6 +243,7 @@ def hand_on(
     from postprocess.run import print_progress
     from postprocess.run import run as postprocess
     from search import predict, results, select
+    from search.confirm import confirm
 
     chosen = select.eligible(plan.trials, ledger.trials(), lambda trial: run_dir / "trials" / trial)
     if not chosen:
@@ -223,13 +251,15 @@ def hand_on(
         return {}, False
     say("choosing: validation frames, decode parameters, one model per target")
     selection = select.choose(config, chosen, dataset, run_dir, say)
+    train_again = partial(_train_again, config, run_dir, ledger, dataset.channels, signals)
+    confirmed = confirm(config, plan.trials, selection, dataset, run_dir, ledger, train_again, say)
     trials = results.trials_table(plan, ledger, prepare.count_parameters(plan, dataset), selection)
     results.write_trials(run_dir, trials)
     predict.predict(run_dir, run_dir, dataset, predict.held_out(dataset), rule_of_model=False, say=say)
     say("instances and morphology")
     done = postprocess(run_dir, progress=print_progress)
     read = partial(read_labels, run_dir)
-    facts = results.summary(config, plan, ledger, dataset, selection, read, trials, notes)
+    facts = results.summary(config, plan, ledger, dataset, selection, confirmed, read, trials, notes)
     files.write_json(run_dir / "summary.json", facts)
     return facts, bool(done.failed)
 

@@ -1,6 +1,6 @@
 """Tracking of the trials in Weights & Biases, from the driver, without ever stopping a training.
 
-`make_tracker` chooses once; the null tracker does nothing. Behind the real one stands a process of its own
+`make_tracker` chooses once. Behind W&B's tracker stands a process of its own
 (`search.wandb_writer`) that gets one JSON line per call: whatever W&B does - fails, hangs, loses its service - the
 search only sees one warning. When the driver is killed the process sees the end of its input, finishes the runs and
 ends, so that the rows of the last epochs are not lost.
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from search.secrecy import without_secrets
+from search.tensorboard import TensorBoard
 
 if TYPE_CHECKING:
     from search.config import TrackingConfig
@@ -48,26 +49,41 @@ class Tracker(Protocol):
 
 
 def make_tracker(tracking: TrackingConfig, run_dir: Path, experiment: str) -> Tracker:
-    """Return the tracker of a search: one W&B run per trial, grouped by experiment, files under ``run_dir/wandb``."""
-    if tracking.wandb == "disabled":
-        return NullTracker()
-    return ProcessTracker(tracking.wandb, tracking.project, run_dir, experiment)
+    """Return the trackers of a search as one: TensorBoard events under ``run_dir/tensorboard``, W&B unless disabled.
+
+    W&B has one run per trial, grouped by experiment, with its files under ``run_dir/wandb``.
+    """
+    trackers: list[Tracker] = [TensorBoard(run_dir)]
+    if tracking.wandb != "disabled":
+        trackers.append(ProcessTracker(tracking.wandb, tracking.project, run_dir, experiment))
+    return Trackers(trackers)
 
 
-class NullTracker:
-    """Tracks nothing."""
+class Trackers:
+    """Several trackers that hear the same; none of them raises."""
+
+    def __init__(self, trackers: list[Tracker]) -> None:
+        self.trackers = trackers
 
     def start_trial(self, trial_id: str, config: dict[str, Any]) -> None:
-        """Do nothing."""
+        """See `Tracker`."""
+        for tracker in self.trackers:
+            tracker.start_trial(trial_id, config)
 
     def epoch(self, trial_id: str, row: dict[str, Any]) -> None:
-        """Do nothing."""
+        """See `Tracker`."""
+        for tracker in self.trackers:
+            tracker.epoch(trial_id, row)
 
     def finish_trial(self, trial_id: str, summary: dict[str, Any]) -> None:
-        """Do nothing."""
+        """See `Tracker`."""
+        for tracker in self.trackers:
+            tracker.finish_trial(trial_id, summary)
 
     def close(self) -> None:
-        """Do nothing."""
+        """See `Tracker`."""
+        for tracker in self.trackers:
+            tracker.close()
 
 
 class ProcessTracker:

@@ -18,7 +18,7 @@ import pytest
 from search import tracking
 from search.config import TrackingConfig
 from search.secrecy import is_secret, without_secrets
-from search.tracking import NullTracker, ProcessTracker, make_tracker
+from search.tracking import ProcessTracker, make_tracker
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFLINE = TrackingConfig(wandb="offline")
@@ -38,6 +38,8 @@ def rows(run_dir: Path, trial: str) -> list[dict[str, Any]]:
 
 
 def process(tracker: tracking.Tracker) -> subprocess.Popen[bytes]:
+    assert isinstance(tracker, tracking.Trackers)
+    tracker = tracker.trackers[-1]
     assert isinstance(tracker, ProcessTracker)
     assert tracker._process is not None
     return tracker._process
@@ -85,7 +87,7 @@ def test_a_killed_driver_loses_no_row_and_a_resumed_one_repeats_none(tmp_path: P
         from pathlib import Path
         from search.config import TrackingConfig
         from search.tracking import make_tracker
-        tracker = make_tracker(TrackingConfig(), Path(sys.argv[1]), "experiment")
+        tracker = make_tracker(TrackingConfig(), Path(sys.argv[1]), "experiment").trackers[-1]
         tracker.start_trial("a", {})
         for epoch in range(1, 5):
             tracker.epoch("a", {"epoch": epoch})
@@ -180,14 +182,13 @@ def test_a_process_that_cannot_start_gives_one_warning(tmp_path: Path, caplog: p
     assert len(messages(caplog)) == 1
 
 
-def test_disabled_writes_nothing(tmp_path: Path) -> None:
+def test_disabled_writes_nothing_for_wandb(tmp_path: Path) -> None:
     tracker = make_tracker(TrackingConfig(wandb="disabled"), tmp_path, "experiment")
-    assert isinstance(tracker, NullTracker)
     tracker.start_trial("a", {})
     tracker.epoch("a", {"epoch": 1})
     tracker.finish_trial("a", {})
     tracker.close()
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["tensorboard"]
 
 
 def test_offline_the_process_knows_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
