@@ -61,6 +61,7 @@ class Display:
         self.minutes = minutes
         self.began = time.monotonic()
         self.spoken = 0.0
+        self.epochs = 0
         self.live = Live(console=self.console, auto_refresh=False, transient=True) if self.console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -85,6 +86,7 @@ class Display:
         """See `search.scheduler.Watcher`."""
         seen = self.seen[trial.id]
         seen.row, seen.status, seen.changed = row, "running", time.monotonic()
+        self.epochs += 1
         seen.best = max(seen.best, row["rung_metric"] if row["rung_metric"] is not None else seen.best)
         if not self.live and time.monotonic() - self.spoken > LOG_EVERY:
             self.spoken = time.monotonic()
@@ -117,10 +119,39 @@ class Display:
         lost = sum(s.status in {"failed", "diverged"} for s in self.seen.values())
         waiting = sum(s.status == "waiting" for s in self.seen.values())
         limit = f" of {self.minutes:g} min" if self.minutes else ""
+        left = self.seconds_left()
+        ahead = "" if left is None else f", about {max(1, round(left / 60))} min left"
+        leaders = self._leaders().values()
+        best = "".join(f"; best {s.trial.target} {s.best:.4f}" for s in leaders if s.best > float("-inf"))
         return (
             f"{self._clock()}{limit}  {counts['completed']} completed, {counts['stopped']} stopped early, "
-            f"{counts['running']} running, {waiting} waiting, {lost} failed of {len(self.seen)} trials"
+            f"{counts['running']} running, {waiting} waiting, {lost} failed of {len(self.seen)} trials{ahead}{best}"
         )
+
+    def seconds_left(self) -> float | None:
+        """Estimated seconds to the end, by the pace so far; None before the first epoch and after the last one.
+
+        A waiting trial is taken to run as long as those that have ended did, or in full while none has.
+        """
+        ended = [s for s in self.seen.values() if s.status not in {"waiting", "running"} and s.row is not None]
+        mean = sum(s.row["epoch"] for s in ended if s.row) / len(ended) if ended else None
+        ahead = 0.0
+        for seen in self.seen.values():
+            if seen.status == "running" and seen.row is not None:
+                whole = seen.trial.epochs if mean is None or seen.trial.reference else mean
+                ahead += max(0.0, whole - seen.row["epoch"])
+            elif seen.status == "waiting":
+                ahead += seen.trial.epochs if mean is None or seen.trial.reference else mean
+        if not self.epochs or not ahead:
+            return None
+        gone = time.monotonic() - self.began
+        by_pace = ahead * gone / self.epochs
+        return min(by_pace, max(0.0, 60 * self.minutes - gone)) if self.minutes else by_pace
+
+    def _leaders(self) -> dict[str, _Seen]:
+        """Return the best trial of each target that has a value."""
+        shown = [s for s in self.seen.values() if s.row is not None]
+        return {s.trial.target: s for s in sorted(shown, key=lambda s: s.best)}
 
     def _line(self, seen: _Seen) -> str:
         if seen.row is None:
@@ -135,8 +166,7 @@ class Display:
         for name in ("target", "trial", "epoch", "val IoU", "state"):
             table.add_column(name, justify="right" if name in {"epoch", "val IoU"} else "left")
         running = [s for s in self.seen.values() if s.status == "running"]
-        done = [s for s in self.seen.values() if s.row and s.status != "running"]
-        leaders = {s.trial.target: s for s in sorted([*running, *done], key=lambda s: s.best)}
+        leaders = self._leaders()
         for seen in [*leaders.values(), *(s for s in running if s not in leaders.values())][:20]:
             if seen.row is None:
                 continue
