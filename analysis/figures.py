@@ -92,6 +92,29 @@ def learning(curves: Sequence[Curve], column: str, label: str, colour: Mapping[s
         )
 
 
+def heat_map(
+    values: NDArray[np.floating], rows: Sequence[str], columns: Sequence[str], title: str, label: str
+) -> Picture:
+    """Draw `(rows, columns)` values as a heat map with the numbers written in; NaN cells stay blank."""
+    with _figure(1.6 + 0.95 * len(columns), 1.3 + 0.34 * len(rows)) as (figure, (axis,)):
+        image = axis.imshow(np.ma.masked_invalid(values), cmap="cividis", aspect="auto")
+        for (y, x), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                dark = image.norm(value) < 0.5
+                axis.text(x, y, f"{value:.3f}", ha="center", va="center", color="white" if dark else BLACK, fontsize=8)
+        axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+        axis.set_yticks(range(len(rows)), rows)
+        axis.set_title(title)
+        axis.spines[:].set_visible(False)
+        figure.colorbar(image, ax=axis, label=label, format="%.2f")
+        top, left = divmod(int(np.nanargmax(values)), len(columns))
+        return _svg(
+            figure,
+            f"Heat map of {label}, {title}: {len(rows)} architectures by {len(columns)} encoders, from "
+            f"{np.nanmin(values):.3f} to {np.nanmax(values):.3f}; highest {rows[top]} with {columns[left]}.",
+        )
+
+
 def _log_scale(axis: Any) -> None:
     """Use a logarithmic y axis with plain numbers at 1, 2 and 5."""
     from matplotlib.ticker import LogLocator, NullFormatter

@@ -1,24 +1,150 @@
-"""The chapters about the search: architectures, learning curves, every network's output, who was stopped and when."""
+"""The chapters about the search: leaderboard, Table 1, architectures, curves, every network's output, every trial."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from analysis import figures
 from analysis.record import Record, curves, examples, trial_name
-from analysis.report import Cell, Gallery, Section, Table, number, shade, significant
+from analysis.report import MISSING, Cell, Gallery, Section, Table, interval, number, shade, significant
 from analysis.results import or_nan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from analysis.figures import Curve
-
 MOST_NETWORKS = 60
 """Network outputs shown, the best by validation IoU."""
+
+
+SCORED_ONCE = "scored once after the choice; nothing chosen from it"
+"""Said wherever test scores of many trials stand side by side."""
+
+
+def leaderboard_chapter(record: Record) -> Section | None:
+    """Tabulate the candidates of each target as the choice saw them, best first, ties marked, with what they cost."""
+    trials = record.trials
+    if "validation" not in trials or not trials["validation"].notna().any():
+        return None
+    standing = record.summary.get("selection", {})
+    tables, paragraphs = [], []
+    for target, own in trials.dropna(subset="validation").groupby("target", sort=False):
+        found = standing.get(target, {})
+        rows: list[list[Cell | str]] = []
+        for row in own.sort_values("validation", ascending=False).to_dict("records"):
+            chosen = str(row["trial"]) == str(found.get("chosen"))
+            ci = interval((or_nan(row.get("validation_low")), or_nan(row.get("validation_high"))))
+            tie = "chosen" if chosen else "tie" if row.get("top_set") else ""
+            rows.append(
+                [
+                    Cell(trial_name(row), strong=chosen),
+                    str(row["trial"]),
+                    Cell(number(row["validation"]), below="" if ci == MISSING else ci),
+                    tie,
+                    _millions(row),
+                    *_cost(row),
+                    significant(row.get("peak_memory_mb")),
+                    significant(row.get("megapixels_per_second")),
+                ]
+            )
+        objective = found.get("objective", record.summary.get("search", {}).get("objective", ""))
+        columns = ("model", "trial", f"validation {objective}".strip(), "standing", *COSTS, "memory MB", "Mpx/s")
+        words = ("model", "trial", "standing")
+        tables.append(Table(f"{target}: candidates", columns, rows, words, LEADERBOARD_NOTE, folded=len(rows) > 15))
+        if found.get("sentence"):
+            paragraphs.append(f"{target}: {found['sentence']}")
+    return Section("leaderboard", "Leaderboard", tuple(paragraphs), tuple(tables))
+
+
+COSTS = ("million parameters", "training time", "GPU share", "GPU hours")
+LEADERBOARD_NOTE = (
+    "Small print: 95 % interval, clustered. A tie cannot be told apart from the best on these validation frames. GPU "
+    "share is the part of one GPU a trial had, so two training times compare only at equal shares; GPU hours are time "
+    "x share. Memory is the peak while training, on a CPU of the whole process; Mpx/s are frame megapixels predicted "
+    "per second."
+)
+
+
+def _millions(row: Mapping[str, Any]) -> str:
+    return number(or_nan(row.get("parameters")) / 1e6, 1)
+
+
+def _cost(row: Mapping[str, Any]) -> list[str]:
+    """Training time, GPU share and GPU hours of a trial."""
+    gpus = or_nan(row.get("gpus"))
+    return [duration(or_nan(row.get("seconds"))), "CPU" if gpus == 0 else number(gpus, 2), number(row.get("gpu_hours"))]
+
+
+def duration(seconds: float) -> str:
+    """Write a time as "h:mm:ss" or "m:ss", or a dash where there is none."""
+    if not np.isfinite(seconds):
+        return MISSING
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def table_1_chapter(record: Record) -> Section | None:
+    """Tabulate and draw the test dataset IoU of every completed architecture and encoder, as the study's Table 1."""
+    cells = completed_cells(record.trials)
+    if cells.empty:
+        return None
+    crops = cells["crop"].dropna() if "crop" in cells else pd.Series(dtype=float)
+    usual = crops.mode().iloc[0] if len(crops) else None
+    tables, pictures, columns = [], [], ("model", "test dataset IoU", "test PQ", "training loss", "epochs", *COSTS)
+    for target, own in cells.groupby("target", sort=False):
+        grid = own.pivot_table("test_dataset_iou", "architecture", "encoder", sort=False)
+        names = [str(name) for name in grid.index], [str(name) for name in grid.columns]
+        values = grid.to_numpy(float)
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        across: list[list[Cell | str]] = [
+            [name, *(Cell(number(value), shade(value, low, high)) for value in line)]
+            for name, line in zip(names[0], values, strict=True)
+        ]
+        title = f"{target}: dataset IoU on the test frames, {SCORED_ONCE}"
+        tables.append(Table(title, ("architecture", *names[1]), across, ("architecture",)))
+        if values.size > 1:
+            pictures.append(figures.heat_map(values, *names, str(target), "test dataset IoU"))
+        rows: list[list[Cell | str]] = [
+            [
+                trial_name(row) + (f" ({int(row['crop'])} px)" if crops.size and row["crop"] != usual else ""),
+                number(row["test_dataset_iou"]),
+                number(row.get("test_pq")),
+                number(row.get("train_loss"), 4),
+                number(row.get("epochs"), 0),
+                _millions(row),
+                *_cost(row),
+            ]
+            for row in own.to_dict("records")
+        ]
+        tables.append(Table(f"{target}: what each cell cost", columns, rows, ("model",), folded=len(rows) > 15))
+    blocks: list[Table | Gallery] = [*tables]
+    if pictures:
+        blocks.insert(0, Gallery(pictures, f"Test frames, {SCORED_ONCE}. A blank cell was not completed."))
+    lead = (
+        f"Every completed combination on the test frames, {SCORED_ONCE}: the best cell here is not a recommendation, "
+        "the verdict is. Where losses, settings or seeds were tried, the cell shows the trial that was best on "
+        "validation. Training times compare only at equal GPU shares."
+    )
+    odd = f" Crops are {int(usual)} px; other sizes are marked." if usual is not None and crops.nunique() > 1 else ""
+    return Section("table-1", "Table 1: architectures and encoders on the test frames", (lead + odd,), tuple(blocks))
+
+
+def completed_cells(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per target, architecture and encoder: of its completed trials the best on validation.
+
+    Only trials with a test score count. Test scores decide nothing: the order is that of the column validation, else
+    of val_dataset_iou.
+    """
+    if trials.empty or "test_dataset_iou" not in trials:
+        return pd.DataFrame()
+    done = trials[(trials["status"] == "completed") & trials["test_dataset_iou"].notna()]
+    order = "validation" if "validation" in done and done["validation"].notna().any() else "val_dataset_iou"
+    done = done.assign(encoder=done["encoder"].replace("", None).fillna("its own")).sort_values(
+        order, ascending=False, kind="stable"
+    )
+    return done.drop_duplicates(["target", "architecture", "encoder"]).sort_index()
 
 
 def architecture_chapter(record: Record) -> Section | None:
@@ -142,7 +268,6 @@ def history_chapter(record: Record) -> Section | None:
             f"{references} reference {'run was' if references == 1 else 'runs were'} never stopped, so that one can "
             "see what a full training reaches."
         )
-        paragraphs += _hindsight(record)
     columns = (
         "trial",
         "target",
@@ -163,21 +288,3 @@ def history_chapter(record: Record) -> Section | None:
         folded=len(rows) > 15,
     )
     return Section("search", "How the search went", tuple(paragraphs), (table,))
-
-
-def _hindsight(record: Record) -> list[str]:
-    """Say how the references stood at the first epoch at which others were stopped, against their end."""
-    epochs = [int(stop["epoch"]) for stop in record.summary.get("search", {}).get("stops", []) if "epoch" in stop]
-    found: list[Curve] = [c for c in curves(record) if c.reference and "val_dataset_iou" in c.table]
-    if not epochs or not found:
-        return []
-    first = min(epochs)
-    lines = []
-    for curve in found:
-        early = curve.table.loc[curve.table["epoch"] <= first, "val_dataset_iou"]
-        if len(early) and len(curve.table) > len(early):
-            lines.append(
-                f"{curve.name} ({curve.target}) stood at {number(early.iloc[-1])} at epoch {first}, when others were "
-                f"first stopped, and ended at {number(curve.table['val_dataset_iou'].iloc[-1])}."
-            )
-    return lines

@@ -151,26 +151,35 @@ def warnings(results: Results) -> tuple[str, ...]:
         )
     if results.one_field:
         found.append(ONE_FIELD)
-    if _pretrained(results):
-        found.append(
-            "Some encoders are pretrained: encoder and pretraining are confounded, so a difference between encoders "
-            "may come from either."
-        )
+    found += _pretrained(results)
     if study.has_truth and not study.labels:
         found.append(f"No label images were given: cells were paired by {study.matched_by}.")
     found += _disagreements(results)
     return tuple(dict.fromkeys(found))
 
 
-def _pretrained(results: Results) -> bool:
-    """Tell whether any trial of the search started from pretrained weights."""
+def _pretrained(results: Results) -> list[str]:
+    """Say which weights the encoders started from, where any was pretrained."""
     record, column = results.record, "encoder_weights"
     used = set(results.summary.get("search", {}).get(column, ()))
+    by_encoder: dict[str, str] = {}
     if record and column in record.trials:
-        used |= set(record.trials[column].dropna().astype(str))
+        trials = record.trials.assign(**{column: record.trials[column].fillna("none").astype(str)})
+        used |= set(trials[column])
+        if "encoder" in trials:
+            told = trials.groupby("encoder", sort=False)[column].unique()
+            by_encoder = {str(encoder): " or ".join(weights) for encoder, weights in told.items() if encoder}
     if not used:
         used = {found.get("configuration", {}).get(column) for found in results.summary.get("targets", {}).values()}
-    return bool(used - {None, "none", ""})
+    if not used - {None, "none", ""}:
+        return []
+    weights = ", ".join(f"{encoder} {name}" for encoder, name in by_encoder.items())
+    weights = weights or ", ".join(sorted(str(name or "none") for name in used))
+    return [
+        f"Some encoders are pretrained (weights: {weights}): encoder and pretraining are confounded. An encoder that "
+        "has seen other pictures before starts ahead, so a difference between encoders may come from either its "
+        "design or its pretraining."
+    ]
 
 
 def _disagreements(results: Results) -> list[str]:

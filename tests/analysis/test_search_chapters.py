@@ -1,0 +1,147 @@
+"""Leaderboard, Table 1 with its heat map, and what is said about pretraining, from tables made by hand."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.compare import analyse
+from analysis.early_stopping import early_stopping_chapter
+from analysis.figures import heat_map
+from analysis.record import Record, read_record
+from analysis.report import Cell, Gallery, Page, Section, Table, render
+from analysis.samples import from_run
+from analysis.search_chapters import (
+    SCORED_ONCE,
+    completed_cells,
+    duration,
+    history_chapter,
+    leaderboard_chapter,
+    table_1_chapter,
+)
+from analysis.verdict import warnings
+
+
+def trial(name: str, architecture: str, encoder: str | None, **facts: Any) -> dict[str, Any]:
+    """Return a row of trials.parquet."""
+    usual = {
+        "target": "two_class", "loss": "dice", "reference": False, "status": "completed", "epochs": 10,
+        "val_dataset_iou": 0.8, "train_loss": 0.0421, "val_loss": 0.1, "seconds": 125.0, "gpus": 0.25,
+        "gpu_hours": 125 * 0.25 / 3600, "peak_memory_mb": 3120.0, "megapixels_per_second": 41.5,
+        "parameters": 14_320_000, "crop": 224, "validation": 0.7, "validation_low": 0.66, "validation_high": 0.74,
+        "top_set": False, "test_dataset_iou": 0.85, "test_pq": 0.7, "reason": "",
+    }  # fmt: skip
+    return {"trial": name, "architecture": architecture, "encoder": encoder} | usual | facts
+
+
+TRIALS = pd.DataFrame(
+    [
+        trial("a", "unet", "resnet18", validation=0.71, top_set=True, test_dataset_iou=0.861),
+        trial("a2", "unet", "resnet18", loss="tversky", validation=0.70, test_dataset_iou=0.899),
+        trial("b", "pan", "resnet18", validation=0.72, top_set=True, crop=256, test_dataset_iou=0.872, gpus=1.0),
+        trial("c", "unet", "vgg19", validation=0.60, test_dataset_iou=0.811, seconds=3725.0),
+        trial("d", "pan", "vgg19", status="stopped", validation=np.nan, test_dataset_iou=np.nan),
+        trial("s", "config2d", None, target="star", validation=0.5, test_dataset_iou=0.77, gpus=0.0),
+    ]
+)
+SELECTION = {"two_class": {"objective": "pq", "chosen": "b", "sentence": "b and a cannot be told apart."}}
+
+
+def record(trials: pd.DataFrame = TRIALS) -> Record:
+    """Return a run with these trials and no curves."""
+    return Record(Path("nowhere"), {}, {"selection": SELECTION, "search": {"objective": "pq"}}, trials)
+
+
+def texts(table: Table | Gallery) -> list[list[str]]:
+    """Return the rows of a table as text."""
+    assert isinstance(table, Table)
+    return [[cell.text if isinstance(cell, Cell) else cell for cell in row] for row in table.rows]
+
+
+def chapter(section: Section | None) -> Section:
+    """Return a section that must be there."""
+    assert section is not None
+    return section
+
+
+def test_table_1_shows_the_trial_that_was_best_on_validation_not_the_best_on_test() -> None:
+    cells = completed_cells(TRIALS).set_index(["target", "architecture", "encoder"])["trial"]
+    assert cells["two_class", "unet", "resnet18"] == "a"
+    grid = texts(chapter(table_1_chapter(record())).blocks[1])
+    assert grid == [["unet", "0.861", "0.811"], ["pan", "0.872", "\N{EN DASH}"]]
+
+
+def test_table_1_gives_parameters_loss_and_training_time_with_the_gpu_share() -> None:
+    section = chapter(table_1_chapter(record()))
+    rows = texts(section.blocks[2])
+    assert rows[0] == ["unet / resnet18 / dice", "0.861", "0.700", "0.0421", "10", "14.3", "2:05", "0.25", "0.009"]
+    assert rows[1][0] == "pan / resnet18 / dice (256 px)"
+    assert rows[2][6] == "1:02:05"
+    assert texts(section.blocks[-1])[0][-2] == "CPU"
+
+
+def test_every_test_table_says_that_nothing_was_chosen_from_it() -> None:
+    section = chapter(table_1_chapter(record()))
+    pictures = section.blocks[0]
+    assert isinstance(pictures, Gallery)
+    assert SCORED_ONCE in pictures.caption
+    assert SCORED_ONCE in section.paragraphs[0]
+    grids = [b for b in section.blocks if isinstance(b, Table) and "dataset IoU" in b.caption]
+    assert len(grids) == 2
+    assert all(SCORED_ONCE in grid.caption for grid in grids)
+
+
+def test_the_heat_map_writes_every_value_and_leaves_missing_cells_blank() -> None:
+    picture = heat_map(np.array([[0.861, 0.811], [0.872, np.nan]]), ["unet", "pan"], ["r", "v"], "two_class", "IoU")
+    assert picture.alt.endswith("from 0.811 to 0.872; highest pan with r.")
+    drawn = base64.b64decode(picture.src.partition("base64,")[2]).decode()
+    assert all(f"<!-- {value} -->" in drawn for value in ("0.861", "0.811", "0.872"))
+    assert "nan" not in drawn
+
+
+def test_the_leaderboard_marks_choice_and_ties_and_names_what_a_model_costs() -> None:
+    section = chapter(leaderboard_chapter(record()))
+    rows = texts(section.blocks[0])
+    assert [row[1:4] for row in rows[:3]] == [["b", "0.720", "chosen"], ["a", "0.710", "tie"], ["a2", "0.700", ""]]
+    assert rows[0][4:] == ["14.3", "2:05", "1.00", "0.009", "3,120", "41.5"]
+    below = section.blocks[0].rows[0][2]  # type: ignore[union-attr]
+    assert isinstance(below, Cell)
+    assert below.below == "0.660 to 0.740"
+    assert section.paragraphs == ("two_class: b and a cannot be told apart.",)
+
+
+def test_an_older_table_without_the_new_columns_is_shown_as_far_as_it_goes() -> None:
+    new = ["gpus", "gpu_hours", "peak_memory_mb", "megapixels_per_second", "crop", "test_pq"]
+    old = TRIALS.drop(columns=[*new, "validation", "validation_low", "validation_high", "top_set"])
+    assert leaderboard_chapter(record(old)) is None
+    assert texts(chapter(table_1_chapter(record(old))).blocks[1])[0][0] == "unet"
+    assert texts(chapter(leaderboard_chapter(record(TRIALS.drop(columns=new)))).blocks[0])[0][5] == "2:05"
+    assert table_1_chapter(record(TRIALS.drop(columns="test_dataset_iou"))) is None
+    assert table_1_chapter(record(pd.DataFrame())) is None
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(59.6, "1:00"), (3600, "1:00:00"), (float("nan"), "\N{EN DASH}")])
+def test_a_training_time_is_written_as_in_the_study(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+def test_the_chapters_make_one_escaped_page(tmp_path: Path) -> None:
+    odd = replace(record(), folder=tmp_path, trials=TRIALS.replace({"tversky": "<script>"}))
+    found = [f(odd) for f in (leaderboard_chapter, table_1_chapter, early_stopping_chapter, history_chapter)]
+    page = render(Page("t", "s", (), (), tuple(section for section in found if section)))
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_the_reader_is_told_which_weights_each_encoder_started_from(run_folder: Path) -> None:
+    found = read_record(run_folder)
+    trials = found.trials.assign(encoder=["resnet18", "vgg19"] * 3, encoder_weights=["imagenet", "none"] * 3)
+    told = warnings(analyse(from_run(run_folder), replace(found, trials=trials)))
+    line = next(line for line in told if "confounded" in line)
+    assert "weights: resnet18 imagenet, vgg19 none" in line
