@@ -143,7 +143,7 @@ class Bracket:
         return float(line.slope), float(line.stderr)
 
     def catches_up(self, trial: str) -> float:
-        """Epoch at which a stopped trial passes the best curve that is kept, if both keep their slopes from its rung on.
+        """Epoch at which a stopped trial passes the best curve kept, if both go on with their slopes at its rung.
 
         Two standard errors are taken off the difference of the slopes. Infinite where it never does, NaN where it has
         too few epochs to tell or nothing is kept.
@@ -240,7 +240,7 @@ def _slow_starters(built: list[Bracket], names: Mapping[str, str]) -> list[str]:
     ]
     lines += [
         f"Possible slow starter: {names[trial]} ({b.target}, {trial}) was stopped at epoch {b.stopped[trial]['rung']} "
-        f"while it rose faster than the best curve kept; carried on so, it passes it at epoch {b.catches_up(trial):.0f}. "
+        f"while it rose faster than the best curve kept; going on so it passes it at epoch {b.catches_up(trial):.0f}. "
         "This is a guess: curves flatten. Train it once as a reference to know."
         for b in built
         for trial in b.stopped

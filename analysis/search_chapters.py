@@ -125,7 +125,7 @@ def table_1_chapter(record: Record) -> Section | None:
     lead = (
         f"Every completed combination on the test frames, {SCORED_ONCE}: the best cell here is not a recommendation, "
         "the verdict is. Where losses, settings or seeds were tried, the cell shows the trial that was best on "
-        "validation. Training times compare only at equal GPU shares."
+        "validation. The training loss is that of the epoch used. Training times compare only at equal GPU shares."
     )
     odd = f" Crops are {int(usual)} px; other sizes are marked." if usual is not None and crops.nunique() > 1 else ""
     return Section("table-1", "Table 1: architectures and encoders on the test frames", (lead + odd,), tuple(blocks))
