@@ -246,7 +246,12 @@ def _slow_starters(built: list[Bracket], names: Mapping[str, str]) -> list[str]:
         for trial in b.stopped
         if b.may_overtake(trial)
     ]
-    return lines or ["No slow starter was found."]
+    complete = sum(len(b.ends) for b in built)
+    told = sum(not np.isnan(b.catches_up(trial)) for b in built for trial in b.stopped)
+    return lines or [
+        f"No slow starter was found: {complete} complete curves and the slopes of {told} stopped trials "
+        "could be judged."
+    ]
 
 
 def _correlations(built: list[Bracket]) -> Table:

@@ -12,6 +12,7 @@ from analysis.statistics import FEWEST_CLUSTERS
 from data_io import files
 from data_io.provenance import provenance
 from postprocess import methods
+from search.asha import Bracket
 from search.config import config_hash
 from search.confirm import spread
 from search.recorder import best_row
@@ -72,6 +73,7 @@ def trials_table(plan: Plan, ledger: Ledger, parameters: Mapping[str, int], sele
                 "target": trial.target,
                 "architecture": trial.architecture,
                 "encoder": trial.encoder,
+                "encoder_weights": trial.encoder_weights or "none",
                 "loss": trial.loss,
                 "seed": trial.seed,
                 "learning_rate": trial.learning_rate,
@@ -149,6 +151,7 @@ def summary(
     parts = {"validation": val, "test": test}
     baseline = {CLASSICAL: {part: scores_of(CLASSICAL, refs, dataset, read) for part, refs in parts.items()}}
     status = trials["status"].value_counts()
+    schedule = Bracket(config.schedule.grace_epochs, config.train.max_epochs, config.schedule.reduction_factor)
     return {
         "dataset": {
             "path": str(dataset.path),
@@ -179,6 +182,8 @@ def summary(
             "seconds": round(elapsed_before(ledger), 1),
             "preset": config.preset,
             "objective": config.objective,
+            "rungs": list(schedule.rungs) if config.schedule.asha else [],
+            "reduction_factor": config.schedule.reduction_factor,
             "encoder_weights": sorted({str(t.encoder_weights or "none") for t in plan.trials}),
             "stops": [
                 {k: event.get(k) for k in ("trial", "epoch", "rung", "value", "cutoff")}

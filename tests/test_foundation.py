@@ -168,7 +168,7 @@ def test_every_package_is_in_the_distribution() -> None:
     assert found == MAY_IMPORT.keys()
 
 
-OPTIONAL = {"bioio", "s3fs", "universal-pathlib"}
+OPTIONAL = {"bioimageio-core", "bioio", "onnx", "onnxscript", "s3fs", "universal-pathlib"}
 """Distributions of extras: imported where they are asked for, with a remedy where they are missing."""
 
 

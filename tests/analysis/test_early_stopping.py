@@ -83,7 +83,7 @@ def test_an_ordinary_search_names_no_slow_starter(tmp_path: Path, noise: float) 
     rng = np.random.default_rng(1)
     curves = {trial: curve + rng.normal(0, noise, EPOCHS) for trial, curve in ORDINARY.items()}
     text = told(recorded(tmp_path, curves, {"t4": 3, "t5": 3, "t6": 3, "t7": 9}, references=("t1",)))
-    assert "No slow starter was found." in text
+    assert "No slow starter was found: 4 complete curves and the slopes of 1 stopped trials could be judged." in text
     assert "may be a slow starter" not in text
     assert "It stopped 4 of 7 trials and saved 90 epochs." in text
 
