@@ -331,6 +331,8 @@ class TrackingConfig(Section):
     """offline writes run files into the run folder only; online sends them as well."""
     project: Name = "cellsearch"
     """Project the runs belong to."""
+    images: bool = False
+    """Whether pictures of your data may be sent: outlines on validation frames, and the pictures in the report."""
 
 
 class ConfirmConfig(Section):

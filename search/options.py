@@ -136,6 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--objective", metavar="pq|iou|trait:NAME", help=f"what the winner is best at ({', '.join(TRAITS)})"
     )
     what.add_argument("--wandb", metavar="offline|online|disabled", help="Weights & Biases (default: offline)")
+    what.add_argument("--wandb-images", action="store_true", help="let W&B have pictures of your frames too")
     what.add_argument("--folds", metavar="K", help="train the top set again on K folds, after the choice")
     what.add_argument("--seeds", metavar="S", help="train the top set again with S more seeds, after the choice")
     show = parser.add_argument_group("look before you run")
@@ -160,4 +161,6 @@ def _overrides(given: argparse.Namespace) -> list[str]:
         overrides.append(f"confirm.seeds={given.seeds}")
     if given.wandb is not None:
         overrides.append(f"tracking.wandb={json.dumps(given.wandb)}")
+    if given.wandb_images:
+        overrides.append("tracking.images=true")
     return overrides

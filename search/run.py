@@ -109,6 +109,10 @@ def _go(config: Config, dataset: Dataset, run_dir: Path, signals: Signals) -> in
     if not facts:
         return errors.NO_TRIAL
     report = compare(run_dir)
+    if report is not None:
+        from search.tracking import send_report
+
+        send_report(config.tracking, run_dir, run_dir.resolve().name, dataset, report)
     shutil.rmtree(run_dir / "cache", ignore_errors=True)
     console.closing(facts, run_dir, report)
     if report is None:
@@ -163,6 +167,7 @@ def _train(
     from search.progress import Display
     from search.proposed import Proposed, with_proposed
     from search.shares import measured
+    from search.sweep import description
     from search.tracking import make_tracker
     from search.tuning import needs_training, search
     from search.winner import with_runs_of_winner
@@ -173,7 +178,9 @@ def _train(
     shares = measured(config, plan.possible(), channels, ledger, say)
     advised = Proposed(config, plan, ledger, run_dir / OPTUNA)
     settled = {name: state.status for name, state in ledger.trials().items() if state.status}
-    tracker = make_tracker(config.tracking, run_dir, run_dir.resolve().name)
+    name = run_dir.resolve().name
+    shown = description(name, plan.possible(), continuous=config.space.continuous)
+    tracker = make_tracker(config.tracking, run_dir, name, shown)
     try:
         with signals.patiently(), Display(plan.trials, settled, config.budget.minutes) as display:
             watchers: list[Watcher] = [display, Tracking(tracker), advised]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,11 @@ from search.options import CONFIG_OF_A_RUN
 from search.predict import RUN_FACTS, dataset_of
 from search.recorder import COLUMNS, Row, read_metrics
 from search.space import TrialConfig
+from search.tracking import make_tracker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from search.batches import Banks
     from search.config import Config
 
@@ -44,7 +48,16 @@ def one_trial(config: Config, run_dir: Path) -> int:
     files.write_text(run_dir / CONFIG_OF_A_RUN, dump(config))
     files.write_json(run_dir / RUN_FACTS, prepare.run_facts(config, dataset, run_dir))
     trial = plan.trials[0]
-    best = _train(trial, prepare.decode_frames(config, dataset, run_dir), run_dir / "trials" / trial.id, run_dir)
+    tracker = make_tracker(config.tracking, run_dir, run_dir.name)
+    tracker.start_trial(trial.id, trial.model_dump(mode="json"))
+    status = "failed"
+    try:
+        banks = prepare.decode_frames(config, dataset, run_dir)
+        best = _train(trial, banks, run_dir / "trials" / trial.id, run_dir, told=partial(tracker.epoch, trial.id))
+        status = "completed"
+    finally:
+        tracker.finish_trial(trial.id, {"status": status})
+        tracker.close()
     say(f"{trial.id}: best epoch {best['epoch']}, validation dataset IoU {best['val_dataset_iou']:.6f}")
     return errors.DONE
 
@@ -90,8 +103,15 @@ class _Enough(Exception):
     """The last epoch to be trained is over."""
 
 
-def _train(trial: TrialConfig, banks: Banks, folder: Path, run_dir: Path, last: int | None = None) -> Row:
-    """Train in this process, on the threads the trial had, printing a line per epoch; stop after epoch `last`."""
+def _train(
+    trial: TrialConfig,
+    banks: Banks,
+    folder: Path,
+    run_dir: Path,
+    last: int | None = None,
+    told: Callable[[Row], None] | None = None,
+) -> Row:
+    """Train in this process, on the threads the trial had; every epoch is printed and `told`; stop after `last`."""
     import torch
 
     from search.recorder import best_row
@@ -101,6 +121,8 @@ def _train(trial: TrialConfig, banks: Banks, folder: Path, run_dir: Path, last: 
     def report(row: Row) -> None:
         values = "  ".join(f"{name} {row[name]:.6g}" for name in ("train_loss", "val_loss", "val_dataset_iou"))
         say(f"epoch {row['epoch']}/{trial.epochs}  {values}  {row['seconds']:.1f} s")
+        if told is not None:
+            told(row)
         if row["epoch"] == last:
             raise _Enough
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tensorboardX import SummaryWriter
 
+    from search.tracking import Report
+
 FOLDER = "tensorboard"
 FLUSH_SECONDS = 10
 HYPERPARAMETERS = (
@@ -58,6 +60,9 @@ class TensorBoard:
     def finish_trial(self, trial_id: str, summary: dict[str, Any]) -> None:
         """See `search.tracking.Tracker`."""
         self._try(lambda: self._finish(trial_id, summary))
+
+    def report(self, report: Report) -> None:
+        """See `search.tracking.Tracker`; TensorBoard shows trials only."""
 
     def close(self) -> None:
         """See `search.tracking.Tracker`."""

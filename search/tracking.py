@@ -18,16 +18,24 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from data_io import files
 from search.secrecy import without_secrets
 from search.tensorboard import TensorBoard
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from data_io.store import Dataset
     from search.config import TrackingConfig
 
 CLOSE_SECONDS = 30.0
+REPORT_FOLDER = "shown"
+AGENT = "WANDB_SWEEP_ID"
+"""Variable that ``wandb agent`` sets for what it starts."""
 
 log = logging.getLogger(__name__)
 
@@ -44,19 +52,69 @@ class Tracker(Protocol):
     def finish_trial(self, trial_id: str, summary: dict[str, Any]) -> None:
         """Write the summary of a trial and finish its run."""
 
+    def report(self, report: Report) -> None:
+        """Pass on what the search came to."""
+
     def close(self) -> None:
         """Finish every run, within 30 s."""
 
 
-def make_tracker(tracking: TrackingConfig, run_dir: Path, experiment: str) -> Tracker:
+@dataclass(frozen=True)
+class Report:
+    """What a finished search shows.
+
+    Attributes
+    ----------
+    file
+        report.html as it may be sent.
+    trials
+        trials.parquet.
+    pictures
+        Captions and PNG files; none unless images may be sent.
+    """
+
+    file: Path
+    trials: Path
+    pictures: Sequence[tuple[str, Path]] = ()
+
+
+def make_tracker(
+    tracking: TrackingConfig, run_dir: Path, experiment: str, sweep: dict[str, Any] | None = None
+) -> Tracker:
     """Return the trackers of a search as one: TensorBoard events under ``run_dir/tensorboard``, W&B unless disabled.
 
-    W&B has one run per trial, grouped by experiment, with its files under ``run_dir/wandb``.
+    W&B has one run per trial, grouped by experiment and, with `sweep`, in one sweep of that description; the files are
+    under ``run_dir/wandb``. A process that ``wandb agent`` started writes online to the run it was given.
     """
     trackers: list[Tracker] = [TensorBoard(run_dir)]
-    if tracking.wandb != "disabled":
-        trackers.append(ProcessTracker(tracking.wandb, tracking.project, run_dir, experiment))
+    mode = "online" if tracking.wandb == "offline" and AGENT in os.environ else tracking.wandb
+    if mode != "disabled":
+        trackers.append(ProcessTracker(mode, tracking.project, run_dir, experiment, sweep))
     return Trackers(trackers)
+
+
+def send_report(tracking: TrackingConfig, run_dir: Path, experiment: str, dataset: Dataset, report: Path) -> None:
+    """Hand the report of a finished search to W&B; pictures of the data are in it only where they may be sent."""
+    from search import examples
+
+    if tracking.wandb == "disabled":
+        return
+    tracker = ProcessTracker(tracking.wandb, tracking.project, run_dir, experiment)
+    folder = run_dir / "wandb" / REPORT_FOLDER
+    try:
+        file, pictures = report, []
+        if tracking.images:
+            targets = [path.name for path in sorted((run_dir / "best").iterdir()) if path.is_dir()]
+            pictures = examples.draw(run_dir, dataset, targets, folder)
+        else:
+            file = folder / report.name
+            folder.mkdir(parents=True, exist_ok=True)
+            files.write_text(file, examples.without_pictures(report.read_text(encoding="utf-8")))
+        tracker.report(Report(file, run_dir / "trials.parquet", pictures))
+    except Exception as error:
+        log.warning("W&B: the report is not sent (%s); it stands in %s", error, report)
+    finally:
+        tracker.close()
 
 
 class Trackers:
@@ -80,6 +138,11 @@ class Trackers:
         for tracker in self.trackers:
             tracker.finish_trial(trial_id, summary)
 
+    def report(self, report: Report) -> None:
+        """See `Tracker`."""
+        for tracker in self.trackers:
+            tracker.report(report)
+
     def close(self) -> None:
         """See `Tracker`."""
         for tracker in self.trackers:
@@ -89,7 +152,9 @@ class Trackers:
 class ProcessTracker:
     """Hands every call as a JSON line to a process that writes it to W&B; a call returns at once."""
 
-    def __init__(self, mode: str, project: str, run_dir: Path, experiment: str) -> None:
+    def __init__(
+        self, mode: str, project: str, run_dir: Path, experiment: str, sweep: dict[str, Any] | None = None
+    ) -> None:
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._warned = threading.Event()
         self._closed = False
@@ -97,6 +162,7 @@ class ProcessTracker:
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._send, self._listen)]
         for thread in self._threads:
             thread.start()
+        self._tell(do="sweep", trial="", values=sweep or {})
 
     def start_trial(self, trial_id: str, config: dict[str, Any]) -> None:
         """See `Tracker`."""
@@ -109,6 +175,12 @@ class ProcessTracker:
     def finish_trial(self, trial_id: str, summary: dict[str, Any]) -> None:
         """See `Tracker`."""
         self._tell(do="finish", trial=trial_id, values=without_secrets(summary))
+
+    def report(self, report: Report) -> None:
+        """See `Tracker`; nothing is sent twice."""
+        pictures = [(caption, str(file.absolute())) for caption, file in report.pictures]
+        told = {"file": str(report.file.absolute()), "trials": str(report.trials.absolute()), "pictures": pictures}
+        self._tell(do="report", trial="", values={**told, "sha256": files.sha256(report.file)})
 
     def close(self) -> None:
         """See `Tracker`; a process that needs longer is killed and its rows may be lost, which is said."""

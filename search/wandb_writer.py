@@ -1,9 +1,10 @@
 """The process that writes W&B runs: ``python -m search.wandb_writer MODE PROJECT EXPERIMENT FOLDER < JSON lines``.
 
-Started by `search.tracking`, the only one to talk to it. A line is ``{"do": "start" | "epoch" | "finish", "trial": id,
-"step": epoch, "values": {...}}``. Every epoch becomes exactly one history row: the rows that stand in the trial's
-earlier run files (a resumed search) are read first and never written again. At the end of the input every run is
-finished. What goes wrong is one line on standard output.
+Started by `search.tracking`, the only one to talk to it. A line is ``{"do": "sweep" | "start" | "epoch" | "finish" |
+"report", "trial": id, "step": epoch, "values": {...}}``. Every epoch becomes exactly one history row: the rows that
+stand in the trial's earlier run files (a resumed search) are read first and never written again. Online, the runs are
+those of one sweep; where the server has none, a group. The report is a run of its own. Under ``wandb agent`` the run is
+the agent's. At the end of the input every run is finished. What goes wrong is one line on standard output.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from search.sweep import SearchOnWandb
+from search.wandb_sync import register
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
 INIT_SECONDS = 20.0
 READ_SECONDS = 60.0
 LOCK_SECONDS = 30.0
+REPORT = "report"
+"""Begin of the id of the run that holds the report."""
 
 
 class Writer:
@@ -34,10 +41,9 @@ class Writer:
 
     def __init__(self, mode: str, project: str, experiment: str, folder: Path, say: Callable[[str], None]) -> None:
         self.mode = mode
-        self.project = project
-        self.experiment = experiment
-        self.folder = folder
+        self.search = SearchOnWandb.of(folder, project, experiment)
         self.say = say
+        self.agent = mode == "online" and "WANDB_SWEEP_ID" in os.environ
         self.runs: dict[str, wandb.Run] = {}
         self.epochs: dict[str, set[int]] = {}
 
@@ -46,19 +52,40 @@ class Writer:
         for line in lines:
             message = json.loads(line)
             trial, values = message["trial"], message["values"]
-            if message["do"] == "start":
+            if message["do"] == "sweep":
+                self.sweep(values)
+            elif message["do"] == "start":
                 self.start(trial, values)
             elif message["do"] == "epoch":
                 self.epoch(trial, message["step"], values)
+            elif message["do"] == "report":
+                self.report(values)
             else:
                 self.finish(trial, values)
         for trial in list(self.runs):
             self.finish(trial, {})
 
+    def sweep(self, description: dict[str, Any]) -> None:
+        """Make the sweep of the search, once; offline only its description is kept."""
+        if description:
+            self.search.description = description
+        if self.mode == "online" and not self.agent and self.search.sweep is None and self.search.description:
+            try:
+                self.search.sweep = in_time(lambda: register(self.search), INIT_SECONDS)
+            except Exception as error:  # a server that is not there says so again, and better, at the first run
+                self.say(f"no sweep ({first_line(error)}); the runs are the group {self.search.name}")
+        self.search.save()
+
+    def run_id(self, trial: str) -> str:
+        """Id of a trial's run."""
+        return (
+            os.environ.get("WANDB_RUN_ID", "") or self.search.run_id(trial) if self.agent else self.search.run_id(trial)
+        )
+
     def start(self, trial: str, config: dict[str, Any]) -> wandb.Run:
         """Begin the run of a trial, or return the open one."""
         if trial not in self.epochs:
-            self.epochs[trial] = logged_epochs(self.folder, trial)
+            self.epochs[trial] = logged_epochs(self.search.folder, self.run_id(trial))
         if trial not in self.runs:
             self.runs[trial] = self._begin(trial, config)
         return self.runs[trial]
@@ -78,20 +105,69 @@ class Writer:
         run.finish()
         del self.runs[trial]
 
-    def _begin(self, trial: str, config: dict[str, Any]) -> wandb.Run:
-        """Begin a run; when the server does not answer, go on offline."""
+    def report(self, values: dict[str, Any]) -> None:
+        """Send the report as an artifact, the table of the trials and the pictures given, in a run of their own.
+
+        `values` has ``file``, ``trials`` (parquet), ``pictures`` (caption and file) and ``sha256`` of the report, which
+        is not sent again.
+        """
+        import pandas as pd
+
         import wandb
 
+        if self.search.report == values["sha256"]:
+            return
+        run = self._begin(REPORT, {}, kind=REPORT)
+        artifact = wandb.Artifact(f"{self.search.name}-{REPORT}", type=REPORT)
+        artifact.add_file(values["file"], name="report.html")
+        run.log_artifact(artifact)
+        seen: dict[str, Any] = {"trials": wandb.Table(dataframe=pd.read_parquet(values["trials"]))}
+        if values["pictures"]:
+            seen["examples"] = [wandb.Image(file, caption=caption) for caption, file in values["pictures"]]
+        run.log(seen)
+        run.finish()
+        self.search.report = values["sha256"]
+        self.search.save()
+
+    def _begin(self, trial: str, config: dict[str, Any], kind: str = "trial") -> wandb.Run:
+        """Begin a run; without its sweep where the server refuses that, and offline where it does not answer."""
         try:
-            return self._init(trial, config)
-        except (wandb.Error, OSError, TimeoutError) as error:
+            return self._init(trial, config, kind)
+        except Exception as error:
             if self.mode == "offline":
                 raise
-            self.mode = "offline"
-            self.say(f"no connection ({first_line(error)}); written offline, send it later with `wandb sync`")
-            return self._init(trial, config)
+            fault = error
+        if self.search.sweep is not None and kind == "trial" and not self.agent:
+            sweep, self.search.sweep = self.search.sweep, None
+            self._leave_service()
+            try:
+                run = self._init(trial, config, kind)
+            except Exception:
+                self.search.sweep = sweep
+            else:
+                self.search.save()
+                told = f"the sweep {sweep} is refused ({first_line(fault)}); the runs are the group {self.search.name}"
+                self.say(told)
+                return run
+        self.mode, self.agent = "offline", False
+        self._leave_service()
+        told = "written offline, send it later with `python -m search.wandb_sync`"
+        self.say(f"no connection ({first_line(fault)}); {told}")
+        return self._init(trial, config, kind)
 
-    def _init(self, trial: str, config: dict[str, Any]) -> wandb.Run:
+    def _leave_service(self) -> None:
+        """Finish every open run and end W&B's service: it holds the id of a run that failed to begin.
+
+        A run that was open begins again, and goes on, at its trial's next row.
+        """
+        import wandb
+
+        for run in self.runs.values():
+            run.finish()
+        self.runs.clear()
+        wandb.teardown()
+
+    def _init(self, trial: str, config: dict[str, Any], kind: str) -> wandb.Run:
         import wandb
 
         settings = wandb.Settings(
@@ -103,21 +179,43 @@ class Writer:
             disable_git=True,
             disable_job_creation=True,
             x_disable_meta=True,
-            x_disable_stats=True,
             x_save_requirements=False,
         )
+        if self.search.sweep is not None and kind == "trial" and not self.agent:
+            settings.sweep_id = self.search.sweep
         return wandb.init(
-            id=trial,
+            id=None if self.agent else self.search.run_id(trial),
             name=trial,
-            group=self.experiment,
-            project=self.project,
+            group=self.search.name,
+            job_type=kind,
+            project=None if self.agent else self.search.project,
             config=config,
-            dir=self.folder.parent,  # W&B adds the folder wandb itself
+            dir=self.search.folder.parent,  # W&B adds the folder wandb itself
             mode="online" if self.mode == "online" else "offline",
             reinit="create_new",
-            resume="allow",
+            resume=None if self.agent else "allow",
             settings=settings,
         )
+
+
+def in_time(work: Callable[[], str], seconds: float) -> str:
+    """Return what `work` gives; TimeoutError after so many seconds, its thread is then left to itself."""
+    outcome: dict[str, Any] = {}
+
+    def run() -> None:
+        try:
+            outcome["value"] = work()
+        except BaseException as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if "error" in outcome:
+        raise outcome["error"]
+    if "value" not in outcome:
+        raise TimeoutError(f"no answer within {seconds:.0f} s")
+    return str(outcome["value"])
 
 
 def logged_epochs(folder: Path, trial: str) -> set[int]:

@@ -34,7 +34,7 @@ ONLY_IN = {
     "segmentation_models_pytorch": ("search/",),
     "timm": ("search/",),
     "ray": ("search/", "cluster/"),
-    "wandb": ("search/wandb_writer.py",),
+    "wandb": ("search/wandb_",),
     "matplotlib": ("analysis/",),
 }
 # Needed although no code of ours imports them: they serve another package, which loads them when it needs them.

@@ -26,7 +26,7 @@ OFFLINE = TrackingConfig(wandb="offline")
 
 def records(run_dir: Path, trial: str) -> list[dict[str, Any]]:
     found = []
-    for file in sorted(run_dir.glob(f"wandb/offline-run-*/run-{trial}.wandb")):
+    for file in sorted(run_dir.glob(f"wandb/offline-run-*/run-{trial}-*.wandb")):
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
         result = subprocess.run(command, capture_output=True, text=True, check=True)
         found.extend(json.loads(line) for line in result.stdout.splitlines())
@@ -73,7 +73,7 @@ def test_every_epoch_is_exactly_one_row(tmp_path: Path, caplog: pytest.LogCaptur
         assert [(row["epoch"], row["_step"]) for row in rows(tmp_path, trial)] == [(e, e) for e in range(1, 6)]
     assert rows(tmp_path, "a")[1]["val_loss"] == 0.5
     run = next(record["run"] for record in records(tmp_path, "a") if record["type"] == "run")
-    assert (run["run_id"], run["run_group"], run["project"]) == ("a", "experiment", "cellsearch")
+    assert (run["display_name"], run["run_group"], run["project"]) == ("a", "experiment", "cellsearch")
     assert run["config"]["update"]["deep"] == [{"size": 3}]
     assert {"best": 0.2} in [r["summary"]["update"] for r in records(tmp_path, "a") if r["type"] == "summary"]
     assert not any(b"hunter2" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
@@ -113,7 +113,7 @@ def test_a_dead_service_gives_one_warning(tmp_path: Path, caplog: pytest.LogCapt
     tracker = make_tracker(OFFLINE, tmp_path, "experiment")
     tracker.start_trial("a", {})
     tracker.epoch("a", {"epoch": 1})
-    wait_until(lambda: list(tmp_path.glob("wandb/offline-run-*/run-a.wandb")))
+    wait_until(lambda: list(tmp_path.glob("wandb/offline-run-*/run-a-*.wandb")))
     for service in tracking._children(process(tracker).pid):
         os.kill(service, signal.SIGKILL)
     for epoch in range(2, 50):
@@ -132,7 +132,7 @@ def test_a_hanging_service_holds_nothing_up(
     monkeypatch.setattr(tracking, "CLOSE_SECONDS", 2.0)
     tracker = make_tracker(OFFLINE, tmp_path, "experiment")
     tracker.start_trial("a", {})
-    wait_until(lambda: list(tmp_path.glob("wandb/offline-run-*/run-a.wandb")))
+    wait_until(lambda: list(tmp_path.glob("wandb/offline-run-*/run-a-*.wandb")))
     writer = process(tracker).pid
     services = tracking._children(writer)
     assert services
@@ -170,7 +170,7 @@ def test_online_without_an_account_goes_on_offline(
     tracker.close()
     assert [row["epoch"] for row in rows(tmp_path / "run", "a")] == [1]
     assert len(messages(caplog)) == 1
-    assert "written offline, send it later with `wandb sync`" in messages(caplog)[0]
+    assert "written offline, send it later with `python -m search.wandb_sync`" in messages(caplog)[0]
 
 
 def test_a_process_that_cannot_start_gives_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

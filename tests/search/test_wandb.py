@@ -1,0 +1,269 @@
+"""What goes to W&B over the wire, against a server of our own that speaks its protocol: sweep, runs, report, agent."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from skimage.io import imread
+
+from search import examples, tracking
+from search.config import TrackingConfig, load
+from search.space import plan
+from search.sweep import COMMAND, VARIED, SearchOnWandb, description
+from search.tracking import Report, make_tracker, send_report
+from tests.search.wandb_stub import WandbStub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+ONLINE = TrackingConfig(wandb="online")
+SWEEP = {"method": "custom", "name": "experiment", "parameters": {"loss": {"values": ["dice", "bce"]}}}
+SMALL = [
+    "train.max_epochs=2",
+    "train.crops_per_epoch=8",
+    "train.validation_crops=4",
+    "train.crop=96",
+    "data.synthetic={fields: 3, frames: 2, height: 192, width: 192}",
+]
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbStub]:
+    with WandbStub() as server:
+        use(server, tmp_path, monkeypatch)
+        yield server
+
+
+def use(server: WandbStub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", str(home))
+
+
+def track(run_dir: Path, trials: str = "ab", epochs: int = 3, mode: TrackingConfig = ONLINE) -> None:
+    tracker = make_tracker(mode, run_dir, "experiment", SWEEP)
+    for trial in trials:
+        tracker.start_trial(trial, {"loss": "dice", "token": "hunter2"})
+        for epoch in range(1, epochs + 1):
+            tracker.epoch(trial, {"epoch": epoch, "val_dataset_iou": epoch / 10, "memory_mb": 5.0})
+        tracker.finish_trial(trial, {"status": "completed"})
+    tracker.close()
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == tracking.__name__]
+
+
+def by_name(server: WandbStub) -> dict[str, dict[str, Any]]:
+    return {facts["displayName"]: facts for facts in server.runs().values()}
+
+
+def epochs(server: WandbStub, name: str) -> list[int]:
+    return [row["epoch"] for row in server.rows(by_name(server)[name]["name"])]
+
+
+def test_a_search_is_one_sweep_and_every_epoch_one_row(
+    stub: WandbStub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    track(tmp_path / "run")
+    assert len(stub.sweeps) == 1
+    assert "method: custom" in stub.sweeps[0]["config"]
+    runs = by_name(stub)
+    assert set(runs) == {"a", "b"}
+    assert {(run["sweep"], run["groupName"], run["jobType"]) for run in runs.values()} == {
+        ("sweep1", "experiment", "trial")
+    }
+    for trial in "ab":
+        assert epochs(stub, trial) == [1, 2, 3]
+        assert stub.config(runs[trial]["name"]) == {"loss": "dice"}
+    kinds = {file for bodies in stub.streams.values() for body in bodies for file in body.get("files", {})}
+    assert "wandb-events.jsonl" in kinds  # the figures of the machine
+    assert not messages(caplog)
+
+
+def test_a_resumed_search_stays_in_its_sweep_and_repeats_no_row(stub: WandbStub, tmp_path: Path) -> None:
+    track(tmp_path / "run", trials="a", epochs=3)
+    track(tmp_path / "run", trials="ac", epochs=5)
+    assert len(stub.sweeps) == 1
+    assert {run["sweep"] for run in stub.runs().values()} == {"sweep1"}
+    assert epochs(stub, "a") == epochs(stub, "c") == [1, 2, 3, 4, 5]
+
+
+def test_two_searches_in_one_project_share_no_run(stub: WandbStub, tmp_path: Path) -> None:
+    track(tmp_path / "one" / "run", trials="a")
+    track(tmp_path / "two" / "run", trials="a")
+    assert len(stub.runs()) == 2
+    assert len(stub.sweeps) == 2
+
+
+def test_without_sweeps_the_runs_are_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with WandbStub(refuses=("UpsertSweep",)) as server:
+        use(server, tmp_path, monkeypatch)
+        track(tmp_path / "run", trials="a")
+        run = by_name(server)["a"]
+        assert (run.get("sweep"), run["groupName"]) == (None, "experiment")
+        assert epochs(server, "a") == [1, 2, 3]
+    assert len(messages(caplog)) == 1
+    assert "no sweep" in messages(caplog)[0]
+
+
+def test_a_sweep_that_the_server_forgot_leaves_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run" / "wandb"
+    folder.mkdir(parents=True)
+    SearchOnWandb(folder, "cellsearch", "experiment", sweep="deleted").save()
+    with WandbStub(knows_sweeps=True) as server:
+        use(server, tmp_path, monkeypatch)
+        track(tmp_path / "run", trials="a")
+        assert by_name(server)["a"].get("sweep") is None
+        assert epochs(server, "a") == [1, 2, 3]
+    assert len(messages(caplog)) == 1
+    assert "sweep deleted is refused" in messages(caplog)[0]
+
+
+def test_an_offline_search_is_sent_as_a_sweep_afterwards(stub: WandbStub, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    track(run, mode=TrackingConfig(wandb="offline"))
+    assert not stub.operations  # offline nothing is asked or said
+    command = [sys.executable, "-m", "search.wandb_sync", str(run)]
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "2 run files sent, 0 had been sent before" in first.stdout
+    assert epochs(stub, "a") == epochs(stub, "b") == [1, 2, 3]
+    assert len(stub.sweeps) == 1
+    joined = json.loads(stub.sweeps[0]["priorRunsFilters"])["$or"]
+    assert {entry["name"] for entry in joined} == set(stub.runs())
+
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "0 run files sent, 2 had been sent before" in again.stdout
+    assert len(stub.sweeps) == 1
+
+
+@pytest.mark.parametrize("what", ["nothing", "file"])
+def test_what_is_no_search_cannot_be_sent(tmp_path: Path, what: str) -> None:
+    (tmp_path / "wandb").mkdir()
+    if what == "file":
+        (tmp_path / "wandb" / "run.txt").write_text("")
+    result = subprocess.run(
+        [sys.executable, "-m", "search.wandb_sync", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "no W&B runs" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_report_is_an_artifact_and_is_sent_once(stub: WandbStub, tmp_path: Path) -> None:
+    pd.DataFrame({"trial": ["a"], "test_pq": [0.5]}).to_parquet(tmp_path / "trials.parquet")
+    (tmp_path / "report.html").write_text("<html>verdict</html>")
+    from matplotlib.image import imsave
+
+    imsave(tmp_path / "star.png", np.zeros((8, 8, 3), np.uint8))
+    for _ in range(2):
+        tracker = make_tracker(ONLINE, tmp_path / "run", "experiment")
+        pictures = [("star: orange annotated", tmp_path / "star.png")]
+        tracker.report(Report(tmp_path / "report.html", tmp_path / "trials.parquet", pictures))
+        tracker.close()
+    assert [artifact["artifactTypeName"] for artifact in stub.artifacts].count("report") == 1
+    assert stub.uploads["artifact/report.html"] == b"<html>verdict</html>"
+    shown = [row for rows in map(stub.rows, stub.runs()) for row in rows]
+    assert [row["examples"]["captions"] for row in shown] == [["star: orange annotated"]]
+    assert shown[0]["trials"]["_type"] == "table-file"
+    assert any(name.startswith("media/images/examples") for name in stub.uploads)
+
+
+class _NoData:
+    def frames(self, _: str) -> list[Any]:
+        return []
+
+
+def test_pictures_of_the_data_stay_here_unless_allowed(stub: WandbStub, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "best" / "star").mkdir(parents=True)
+    pd.DataFrame({"trial": ["a"]}).to_parquet(run / "trials.parquet")
+    report = run / "report.html"
+    report.write_text(
+        '<img src="data:image/png;base64,UEFUSUVOVA==" alt="cells"><img src="data:image/svg+xml;base64,QQ==">'
+    )
+    send_report(ONLINE, run, "experiment", _NoData(), report)  # type: ignore[arg-type]
+    sent = stub.uploads["artifact/report.html"].decode()
+    assert "UEFUSUVOVA" not in sent
+    assert 'alt="cells"' in sent
+    assert "data:image/svg+xml;base64,QQ==" in sent
+    assert not any(b"UEFUSUVOVA" in body for body in stub.uploads.values())
+    assert not any(name.startswith("media/images") for name in stub.uploads)
+
+    send_report(TrackingConfig(wandb="online", images=True), run, "experiment", _NoData(), report)  # type: ignore[arg-type]
+    assert "UEFUSUVOVA" in stub.uploads["artifact/report.html"].decode()
+
+
+def test_a_picture_shows_both_outlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from collections import namedtuple
+
+    ref = namedtuple("Ref", "field frame")("A1", 0)
+    truth, found = np.zeros((64, 64), np.int32), np.zeros((64, 64), np.int32)
+    truth[10:30, 10:30], found[12:40, 12:40] = 1, 1
+
+    class Data(_NoData):
+        def frames(self, _: str) -> list[Any]:
+            return [ref]
+
+        def labels(self, _: Any) -> Any:
+            return truth
+
+        def image(self, _: Any) -> Any:
+            return np.arange(64 * 64, dtype=np.uint16).reshape(1, 64, 64)
+
+    monkeypatch.setattr(examples, "read_labels", lambda *_: found)
+    ((caption, file),) = examples.draw(tmp_path, Data(), ["star"], tmp_path / "shown")  # type: ignore[arg-type]
+    colours = {tuple(pixel) for pixel in imread(file)[..., :3].reshape(-1, 3)}
+    assert (0xE6, 0x9F, 0x00) in colours
+    assert (0x00, 0x72, 0xB2) in colours
+    assert caption == "star: field A1, frame 0; orange annotated, blue predicted"
+    assert examples.draw(tmp_path, _NoData(), ["star"], tmp_path / "none") == []  # type: ignore[arg-type]
+
+
+def test_the_sweep_has_an_axis_for_everything_that_varies() -> None:
+    config = load("demo", None, ["space.learning_rate=[0.001, 0.0001]", "train.crop=128", "train.batch_size=4"])
+    said = description("mine", plan(config).trials)
+    assert list(said["parameters"]) == list(VARIED)
+    assert said["parameters"]["learning_rate"] == {"values": [0.0001, 0.001]}
+    assert set(said["parameters"]["target"]["values"]) == {"two_class", "three_class", "star"}
+    ranged = description("mine", plan(config).trials, continuous=True)
+    assert ranged["parameters"]["learning_rate"] == {"min": 0.0001, "max": 0.001}
+
+
+def test_an_agent_runs_a_trial_as_its_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = {"target": "two_class", "architecture": "unet", "encoder": "resnet18", "loss": "dice"}
+    told = {"type": "run", "program": "search.run", "run_id": "agents1"}
+    told["args"] = {name: {"value": value} for name, value in arguments.items()}  # type: ignore[assignment]
+    command = [sys.executable if part == "python" else part for part in COMMAND]
+    command[-1:-1] = ["--out", str(tmp_path / "run"), *SMALL]
+    with WandbStub(commands=[[told]], command=command) as server:
+        use(server, tmp_path, monkeypatch)
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        agent = [sys.executable, "-m", "wandb", "agent", "--count", "1", "lab/cellsearch/sweep1"]
+        result = subprocess.run(agent, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        assert result.returncode == 0, result.stderr[-2000:]
+        assert [row["epoch"] for row in server.rows("agents1")] == [1, 2]
+        run = server.runs()["agents1"]
+        assert run["sweep"] == "sweep1"
+        config = server.config("agents1")
+        assert arguments.items() <= config.items()
+    assert not server.sweeps  # the agent's sweep is the only one
