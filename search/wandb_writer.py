@@ -112,7 +112,6 @@ class Writer:
         is not sent again.
         """
         import pandas as pd
-
         import wandb
 
         if self.search.report == values["sha256"]:
