@@ -368,14 +368,14 @@ class Config(Section):
     confirm: ConfirmConfig = ConfirmConfig()
     """The top set trained again on other folds and seeds."""
     objective: str = "pq"
-    """How the winner is chosen on the validation frames: pq, iou or trait:NAME."""
+    """How the winner is chosen on the validation frames: pq, iou, trait:NAME, or pareto:NAME for PQ, trait and size."""
     seed: Seed = 0
     """Seed of everything that is drawn in the driver."""
 
     @field_validator("objective")
     @classmethod
     def _objective_exists(cls, value: str) -> str:
-        objectives = ("pq", "iou", *(f"trait:{trait}" for trait in TRAITS))
+        objectives = ("pq", "iou", *(f"{kind}:{trait}" for kind in ("trait", "pareto") for trait in TRAITS))
         if value not in objectives:
             raise ValueError(f"unknown objective {value!r}{choices(value, objectives)}")
         return value

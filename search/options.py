@@ -133,7 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--config", type=Path, metavar="FILE.yaml", help="settings over the preset")
     what.add_argument("--minutes", metavar="N", help="wall-clock limit of the search in minutes")
     what.add_argument(
-        "--objective", metavar="pq|iou|trait:NAME", help=f"what the winner is best at ({', '.join(TRAITS)})"
+        "--objective", metavar="pq|iou|trait:NAME|pareto:NAME", help=f"what the winner is best at ({', '.join(TRAITS)})"
     )
     what.add_argument("--wandb", metavar="offline|online|disabled", help="Weights & Biases (default: offline)")
     what.add_argument("--wandb-images", action="store_true", help="let W&B have pictures of your frames too")

@@ -12,6 +12,7 @@ from analysis.statistics import FEWEST_CLUSTERS
 from data_io import files
 from data_io.provenance import provenance
 from postprocess import methods
+from search import pareto
 from search.asha import Bracket
 from search.config import config_hash
 from search.confirm import spread
@@ -170,7 +171,9 @@ def summary(
         "baseline": baseline,
         "selection": selection.standings,
         "confirm": {target: said for target in targets if (said := spread(confirmed, target))},
-        "winner": winner_of(targets, config.objective, len(set(clusters_of([(r.field, r.frame) for r in val])))),
+        "winner": winner_of(
+            targets, config.objective, len(set(clusters_of([(r.field, r.frame) for r in val]))), selection.standings
+        ),
         "search": {
             "trials": len(plan.trials),
             **{
@@ -197,13 +200,28 @@ def summary(
     }
 
 
-def winner_of(targets: Mapping[str, Mapping[str, Any]], objective: str, clusters: int) -> dict[str, Any]:
-    """Return the target whose model is best on the validation frames, and a sentence that says how sure."""
-    best = max(targets, key=lambda name: targets[name]["objective"])
+def winner_of(
+    targets: Mapping[str, Mapping[str, Any]],
+    objective: str,
+    clusters: int,
+    standings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Return the target whose model is best on the validation frames, and a sentence that says how sure.
+
+    A Pareto objective needs the `standings` by target (`pareto.standing`).
+    """
+    kind, _, trait = objective.partition(":")
+    if kind == "pareto" and standings is not None:
+        best = pareto.balanced({target: standings[target]["candidates"][0] for target in targets})
+    else:
+        best = max(targets, key=lambda name: targets[name]["objective"])
     chosen = targets[best]
-    measured = {"pq": "panoptic quality (PQ)", "iou": "dataset IoU"}.get(
-        objective, f"trait fidelity of {objective[6:]}"
-    )
+    measured = {
+        "pq": "panoptic quality (PQ)",
+        "iou": "dataset IoU",
+        "trait": f"trait fidelity of {trait}",
+        "pareto": f"balance of PQ and trait fidelity of {trait}",
+    }[kind]
     encoder = chosen["configuration"]["encoder"] or "its own encoder"
     sentence = (
         f"{best} with {chosen['configuration']['architecture']} on {encoder} has the best {measured} on validation."

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.scores import clusters_of, frame_counts, iou_score, pq_score, score
+from analysis.statistics import FEWEST_CLUSTERS
 from data_io import files
 from postprocess import methods
-from search import handover, inference, speed
+from search import handover, inference, pareto, speed
 from search.models import parameter_count
 from search.top_set import standing
 from search.trial import load_best
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -53,6 +54,8 @@ class Candidate:
         Counts of each validation frame, decoded so.
     speed
         Megapixels predicted in a second on this device.
+    point
+        PQ and TFE where the objective names a trait.
     """
 
     trial: TrialConfig
@@ -62,6 +65,7 @@ class Candidate:
     value: float
     counts: tuple[Counts, ...] = ()
     speed: float = float("nan")
+    point: pareto.Point | None = None
 
 
 def eligible(
@@ -89,11 +93,14 @@ def examine(trial: TrialConfig, folder: Path, dataset: Dataset, objective: str) 
     fit = methods.fit(trial.target, predictions, truth, measure)
     if trial.gap:
         fit = with_gap(fit, predictions, truth, measure)
-    value = _value(objective, trial.target, fit, predictions, truth, dataset)
-    decode = methods.target_named(trial.target).decode
-    counts = tuple(frame_counts(t, decode(p, fit.params)) for t, p in zip(truth, predictions, strict=True))
+    cells = [methods.target_named(trial.target).decode(prediction, fit.params) for prediction in predictions]
+    counts = tuple(frame_counts(t, c) for t, c in zip(truth, cells, strict=True))
     rate = speed.megapixels_per_second(network, (dataset.channels, *predictions[0].shape))
-    return Candidate(trial, epoch, parameter_count(network), fit, value, counts, rate)
+    size, (kind, _, trait) = parameter_count(network), objective.partition(":")
+    if not trait:
+        return Candidate(trial, epoch, size, fit, fit.value, counts, rate)
+    point = _point(trial, cells, counts, dataset, trait, size)
+    return Candidate(trial, epoch, size, fit, point.pq if kind == "pareto" else -point.tfe, counts, rate, point)
 
 
 def with_gap(
@@ -106,50 +113,74 @@ def with_gap(
     return methods.Fit(params, value, [*fit.curve, {**asdict(params), "value": value}]) if value > fit.value else fit
 
 
-def _value(
-    objective: str,
-    target: str,
-    fit: methods.Fit,
-    predictions: list[Prediction],
-    truth: Sequence[Labels],
-    dataset: Dataset,
-) -> float:
-    """Objective of a candidate: PQ, IoU, or minus the trait fidelity error of one trait."""
-    if not objective.startswith("trait:"):
-        return fit.value
-    cells = [methods.target_named(target).decode(p, fit.params) for p in predictions]
-    return -trait_error(
-        objective.removeprefix("trait:"), truth, cells, [dataset.labels(r) for r in dataset.frames("train")]
-    )
+def _point(
+    trial: TrialConfig, decoded: Sequence[Labels], counts: Sequence[Counts], dataset: Dataset, trait: str, size: int
+) -> pareto.Point:
+    """PQ and TFE of a candidate on the validation frames, with their standard errors over clusters."""
+    refs = dataset.frames("val")
+    truth, clusters = [dataset.labels(ref) for ref in refs], clusters_of([(ref.field, ref.frame) for ref in refs])
+    sigma = _spread_in_training(trait, dataset)
+    parts = [_trait_parts(trait, t, cells) for t, cells in zip(truth, decoded, strict=True)]
+
+    def pq(frames: Sequence[int]) -> float:
+        found = score([counts[i] for i in frames])["pq_50"]
+        return float("nan") if found is None else float(found)
+
+    def tfe(frames: Sequence[int]) -> float:
+        return _tfe(trait, [parts[i] for i in frames], sigma)
+
+    every = range(len(refs))
+    pq_se, tfe_se = (pareto.jackknife(estimate, clusters, FEWEST_CLUSTERS) for estimate in (pq, tfe))
+    return pareto.Point(trial.id, pq(every), tfe(every), pq_se, tfe_se, size)
 
 
-def trait_error(trait: str, truth: Sequence[Labels], cells: Sequence[Labels], training: Sequence[Labels]) -> float:
-    """Trait fidelity error of `cells` against `truth`, in SD of the trait over the training cells."""
-    from analysis.fidelity import fidelity, natural_spread
+def _spread_in_training(trait: str, dataset: Dataset) -> float:
+    """SD of a trait over the whole cells of the training frames."""
+    from analysis.fidelity import natural_spread
+    from postprocess.morphology import measure
+
+    measured = [measure(dataset.labels(ref)) for ref in dataset.frames("train")]
+    known = [cells.loc[~cells["border"], _column(trait)].to_numpy() for cells in measured]
+    return natural_spread(trait, np.concatenate(known))
+
+
+def _column(trait: str) -> str:
+    return {"area": "area_px2", "perimeter": "perimeter_px", "radius": "radius_px"}.get(trait, trait)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A trait in one frame: of matched whole cells, predicted and true, and how many were missed and invented."""
+
+    predicted: NDArray[np.float64]
+    true: NDArray[np.float64]
+    missed: int
+    invented: int
+
+
+def _trait_parts(trait: str, truth: Labels, cells: Labels) -> _Parts:
     from analysis.matching import match
     from postprocess.morphology import measure
 
-    column = {"area": "area_px2", "perimeter": "perimeter_px", "radius": "radius_px"}.get(trait, trait)
-    whole = [measured[~measured["border"]] for measured in map(measure, training)]
-    known = np.concatenate([measured[column].to_numpy() for measured in whole])
-    predicted, true, missed, invented = [], [], 0, 0
-    for truth_frame, cell_frame in zip(truth, cells, strict=True):
-        found = match(truth_frame, cell_frame)
-        left, right = measure(truth_frame).set_index("label"), measure(cell_frame).set_index("label")
-        inside = ~left["border"].loc[found.truth].to_numpy()
-        true.append(left[column].loc[found.truth].to_numpy()[inside])
-        predicted.append(right[column].loc[found.pred].to_numpy()[inside])
-        missed += int((~left["border"]).sum()) - int(inside.sum())
-        invented += found.fp
-    result = fidelity(
+    found = match(truth, cells)
+    left, right = measure(truth).set_index("label"), measure(cells).set_index("label")
+    inside = ~left["border"].loc[found.truth].to_numpy()
+    true = left[_column(trait)].loc[found.truth].to_numpy()[inside]
+    predicted = right[_column(trait)].loc[found.pred].to_numpy()[inside]
+    return _Parts(predicted, true, int((~left["border"]).sum()) - int(inside.sum()), found.fp)
+
+
+def _tfe(trait: str, parts: Sequence[_Parts], sigma: float) -> float:
+    from analysis.fidelity import fidelity
+
+    return fidelity(
         trait,
-        np.concatenate(predicted),
-        np.concatenate(true),
-        missed=missed,
-        invented=invented,
-        sigma=natural_spread(trait, known),
-    )
-    return result.tfe
+        np.concatenate([part.predicted for part in parts]),
+        np.concatenate([part.true for part in parts]),
+        missed=sum(part.missed for part in parts),
+        invented=sum(part.invented for part in parts),
+        sigma=sigma,
+    ).tfe
 
 
 def winner(candidates: Sequence[Candidate]) -> Candidate:
@@ -268,6 +299,20 @@ def choose(
     return Selection(models, frozen["standings"], frozen["candidates"], test["scores"])
 
 
+def _best(
+    objective: str, rivals: Sequence[Candidate], clusters: Sequence[Hashable]
+) -> tuple[Candidate, dict[str, Any]]:
+    """Return the chosen candidate of one target and how all stand to it."""
+    if objective.startswith("pareto:"):
+        points = [rival.point for rival in rivals if rival.point is not None]
+        found = pareto.standing(objective, points, len(set(clusters)), FEWEST_CLUSTERS)
+        return next(rival for rival in rivals if rival.trial.id == found["chosen"]), found
+    best = winner(rivals)
+    values = {rival.trial.id: rival.value for rival in rivals}
+    counts = {rival.trial.id: rival.counts for rival in rivals}
+    return best, standing(objective, values, counts, clusters, best.trial.id)
+
+
 def _frozen(
     config: Config, chosen: list[TrialConfig], dataset: Dataset, run_dir: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -286,10 +331,7 @@ def _frozen(
         for trial in (trial for trial in chosen if trial.target == target):
             rivals.append(examine(trial, run_dir / "trials" / trial.id, dataset, config.objective))
             say(f"  {trial.id}: {config.objective} {rivals[-1].value:.4f} on the validation frames")
-        best = winner(rivals)
-        values = {rival.trial.id: rival.value for rival in rivals}
-        counts = {rival.trial.id: rival.counts for rival in rivals}
-        found = standing(config.objective, values, counts, clusters, best.trial.id)
+        best, found = _best(config.objective, rivals, clusters)
         hand_over(best, run_dir / "trials" / best.trial.id, run_dir / "best" / target, dataset, config, rivals)
         say(f"{target}: {found['sentence']}")
         standings[target] = found
