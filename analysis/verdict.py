@@ -29,9 +29,8 @@ def verdict(results: Results) -> tuple[str, ...]:
 def _which_model(results: Results) -> list[str]:
     name = str(results.winner)
     found = results.summary["targets"].get(name, {})
-    objective = LABEL.get(objective_key(results), str(results.summary["winner"].get("objective", "")))
     value = number(results.summary["winner"].get("value"))
-    lines = [f"Use {name} ({trial_name(found.get('configuration', {}))}): the best {objective} on validation, {value}."]
+    lines = [f"Use {name} ({trial_name(found.get('configuration', {}))}): {_best_what(results, value)}."]
     own = results.scored.get(name)
     if own is None:
         return lines
@@ -49,6 +48,17 @@ def _which_model(results: Results) -> list[str]:
             "by the test: that would make the test optimistic."
         )
     return [*lines, *_against_classical(results, name)]
+
+
+def _best_what(results: Results, value: str) -> str:
+    """Name what the chosen model is best at on the validation frames, by the objective of the search."""
+    kind, _, trait = str(results.summary["winner"].get("objective", "")).partition(":")
+    if kind == "pareto":
+        return f"the best balance of PQ and trait fidelity of {trait} on validation, with a PQ of {value} there"
+    if kind == "trait":
+        error = value.removeprefix("-").removeprefix("\u2212")
+        return f"the smallest trait fidelity error of {trait} on validation, {error} SD"
+    return f"the best {LABEL.get(objective_key(results), kind)} on validation, {value}"
 
 
 def _which_network(results: Results) -> list[str]:

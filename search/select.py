@@ -54,8 +54,8 @@ class Candidate:
         Counts of each validation frame, decoded so.
     speed
         Megapixels predicted in a second on this device.
-    point
-        PQ and TFE where the objective names a trait.
+    point, fidelity
+        PQ and TFE where the objective names a trait, and minus the TFE on the validation frames of these positions.
     """
 
     trial: TrialConfig
@@ -66,6 +66,7 @@ class Candidate:
     counts: tuple[Counts, ...] = ()
     speed: float = float("nan")
     point: pareto.Point | None = None
+    fidelity: Callable[[Sequence[int]], float] | None = None
 
 
 def eligible(
@@ -99,8 +100,15 @@ def examine(trial: TrialConfig, folder: Path, dataset: Dataset, objective: str) 
     size, (kind, _, trait) = parameter_count(network), objective.partition(":")
     if not trait:
         return Candidate(trial, epoch, size, fit, fit.value, counts, rate)
-    point = _point(trial, cells, counts, dataset, trait, size)
-    return Candidate(trial, epoch, size, fit, point.pq if kind == "pareto" else -point.tfe, counts, rate, point)
+    truth_to_cells = zip(truth, cells, strict=True)
+    parts, sigma = [_trait_parts(trait, t, c) for t, c in truth_to_cells], _spread_in_training(trait, dataset)
+
+    def fidelity(frames: Sequence[int]) -> float:
+        return -_tfe(trait, [parts[i] for i in frames], sigma)
+
+    point = _point(trial.id, counts, fidelity, clusters_of([(ref.field, ref.frame) for ref in refs]), size)
+    value = point.pq if kind == "pareto" else -point.tfe
+    return Candidate(trial, epoch, size, fit, value, counts, rate, point, fidelity)
 
 
 def with_gap(
@@ -114,24 +122,21 @@ def with_gap(
 
 
 def _point(
-    trial: TrialConfig, decoded: Sequence[Labels], counts: Sequence[Counts], dataset: Dataset, trait: str, size: int
+    trial: str,
+    counts: Sequence[Counts],
+    fidelity: Callable[[Sequence[int]], float],
+    clusters: Sequence[Hashable],
+    size: int,
 ) -> pareto.Point:
     """PQ and TFE of a candidate on the validation frames, with their standard errors over clusters."""
-    refs = dataset.frames("val")
-    truth, clusters = [dataset.labels(ref) for ref in refs], clusters_of([(ref.field, ref.frame) for ref in refs])
-    sigma = _spread_in_training(trait, dataset)
-    parts = [_trait_parts(trait, t, cells) for t, cells in zip(truth, decoded, strict=True)]
 
     def pq(frames: Sequence[int]) -> float:
         found = score([counts[i] for i in frames])["pq_50"]
         return float("nan") if found is None else float(found)
 
-    def tfe(frames: Sequence[int]) -> float:
-        return _tfe(trait, [parts[i] for i in frames], sigma)
-
-    every = range(len(refs))
-    pq_se, tfe_se = (pareto.jackknife(estimate, clusters, FEWEST_CLUSTERS) for estimate in (pq, tfe))
-    return pareto.Point(trial.id, pq(every), tfe(every), pq_se, tfe_se, size)
+    every = range(len(counts))
+    pq_se, tfe_se = (pareto.jackknife(estimate, clusters, FEWEST_CLUSTERS) for estimate in (pq, fidelity))
+    return pareto.Point(trial, pq(every), -fidelity(every), pq_se, tfe_se, size)
 
 
 def _spread_in_training(trait: str, dataset: Dataset) -> float:
@@ -185,7 +190,7 @@ def _tfe(trait: str, parts: Sequence[_Parts], sigma: float) -> float:
 
 def winner(candidates: Sequence[Candidate]) -> Candidate:
     """Return the candidate with the best objective; of equals the smaller network, then the name decides."""
-    return max(candidates, key=lambda c: (c.value, -c.parameters, c.trial.id))
+    return max(candidates, key=lambda c: (-np.inf if np.isnan(c.value) else c.value, -c.parameters, c.trial.id))
 
 
 def scores_of(
@@ -310,7 +315,8 @@ def _best(
     best = winner(rivals)
     values = {rival.trial.id: rival.value for rival in rivals}
     counts = {rival.trial.id: rival.counts for rival in rivals}
-    return best, standing(objective, values, counts, clusters, best.trial.id)
+    fidelity = {rival.trial.id: rival.fidelity for rival in rivals if rival.fidelity is not None}
+    return best, standing(objective, values, counts, clusters, best.trial.id, fidelity or None)
 
 
 def _frozen(

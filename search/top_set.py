@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from analysis.scores import difference, score
 from analysis.statistics import FEWEST_CLUSTERS
+from search.pareto import jackknife
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from analysis.scores import Counts
 
 KEYS = {"pq": "pq_50", "iou": "dataset_iou"}
-"""The score behind an objective; a trait's error has none that adds up over frames."""
+"""The score behind an objective that adds up over frames; a trait's error does not."""
 
 
 def standing(
@@ -22,6 +24,7 @@ def standing(
     counts: Mapping[str, Sequence[Counts]],
     clusters: Sequence[Hashable],
     chosen: str,
+    estimates: Mapping[str, Callable[[Sequence[int]], float]] | None = None,
 ) -> dict[str, Any]:
     """Return how the candidates of one target stand to the chosen one, ready for JSON.
 
@@ -37,17 +40,20 @@ def standing(
         What each frame is a repeat of (`analysis.scores.clusters_of`).
     chosen
         The trial with the best value.
+    estimates
+        For an objective that does not add up over frames: the objective by trial, from the frames of these positions.
+        Its intervals come from the jackknife over clusters, with G - 1 df.
 
     Returns
     -------
     dict
-        ``objective``, ``clusters``, ``ranked`` (False below 5 clusters, or where the objective has no interval),
+        ``objective``, ``clusters``, ``ranked`` (False below 5 clusters),
         ``chosen``, ``candidates`` (trial, value, low, high, tie; best first; the 95 % interval of the value), ``top``
         (those among them that tie with the chosen one: the interval of the paired difference reaches 0) and
         ``sentence``.
     """
     key, found = KEYS.get(objective), len(set(clusters))
-    ranked = key is not None and found >= FEWEST_CLUSTERS
+    ranked = (key is not None or estimates is not None) and found >= FEWEST_CLUSTERS
     rows = []
     for trial in sorted(values, key=lambda name: (name != chosen, -values[name], name)):
         low = high = None
@@ -58,6 +64,11 @@ def standing(
             gap = difference(counts[chosen], counts[trial], key, clusters)
             least = gap.mean if gap.reason else gap.low  # no interval: the same lead in every frame
             tie = trial == chosen or not least > 0
+        elif estimates is not None and ranked:
+            own, best = estimates[trial], estimates[chosen]
+            low, high = _interval(values[trial], own, clusters)
+            lead = _interval(values[chosen] - values[trial], partial(_lead, best, own), clusters)
+            tie = trial == chosen or not lead[0] > 0
         rows.append({"trial": trial, "value": values[trial], "low": low, "high": high, "tie": tie})
     top = [row for row in rows if row["tie"]]
     return {
@@ -71,13 +82,27 @@ def standing(
     }
 
 
+def _lead(
+    best: Callable[[Sequence[int]], float], other: Callable[[Sequence[int]], float], frames: Sequence[int]
+) -> float:
+    return best(frames) - other(frames)
+
+
+def _interval(
+    value: float, estimate: Callable[[Sequence[int]], float], clusters: Sequence[Hashable]
+) -> tuple[float, float]:
+    """95 % interval of an estimate by the jackknife over clusters; NaN where leaving one out leaves no estimate."""
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(set(clusters)) - 1)) * jackknife(estimate, clusters, FEWEST_CLUSTERS)
+    return value - half, value + half
+
+
 def _sentence(objective: str, clusters: int, ranked: bool, rows: Sequence[Mapping[str, Any]], ties: int) -> str:
     chosen, value = rows[0]["trial"], rows[0]["value"]
     if len(rows) == 1:
         return f"{chosen} is the only candidate ({objective} {value:.4f} on validation)."
     choice = f"{chosen} is the choice by point estimate ({objective} {value:.4f} on validation, {len(rows)} candidates)"
-    if objective not in KEYS:
-        return f"{choice}; this objective carries no interval, so ties are not known."
     if not ranked:
         return f"Cannot rank: {clusters} validation clusters, at least {FEWEST_CLUSTERS} are needed. {choice}."
     if ties > 1:

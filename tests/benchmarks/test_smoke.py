@@ -26,3 +26,12 @@ def test_crops(tmp_path):
 def test_preparation():
     lines = _printed(str(HERE / "preparation.py"), "--rounds", "1")
     assert any(line.startswith("target: star") for line in lines)
+
+
+def test_overhead():
+    small = ["--crops", "8", "--size", "64", "--rounds", "1", "--trials", "2", "--seconds", "1"]
+    for what in ("epoch", "search"):
+        lines = _printed(str(HERE / "overhead.py"), what, *small)
+        ratio = next(line for line in lines if line.startswith("ratio"))
+        assert float(ratio.split()[1]) > 0
+    assert any(line.startswith("2 of 2 trials") for line in lines)

@@ -11,7 +11,7 @@ from analysis.scores import Counts, frame_counts
 from search.top_set import standing
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable, Sequence
 
 CLUSTERS: list[Hashable] = [f"field {i}" for i in range(8)]
 
@@ -67,8 +67,35 @@ def test_frames_of_one_field_count_as_one_cluster() -> None:
     assert stand(["one"] * 8, a=counts(*[0.9] * 8), b=counts(*[0.2] * 8))["clusters"] == 1
 
 
-@pytest.mark.parametrize("objective", ["trait:area"])
-def test_an_objective_without_an_interval_is_not_ranked(objective: str) -> None:
-    found = stand(objective=objective, a=counts(*[0.9] * 8), b=counts(*[0.2] * 8))
+def by_trait(clusters: list[Hashable], **errors: list[float]) -> dict[str, Any]:
+    """Stand of candidates whose trait fidelity error is the mean of these errors of the frames."""
+
+    def estimate(values: list[float]) -> Callable[[Sequence[int]], float]:
+        return lambda frames: -float(np.mean([values[i] for i in frames]))
+
+    estimates = {name: estimate(values) for name, values in errors.items()}
+    values = {name: found(range(len(clusters))) for name, found in estimates.items()}
+    best = max(values, key=lambda name: values[name])
+    return standing("trait:area", values, {name: [] for name in errors}, clusters, best, estimates)
+
+
+def test_candidates_tie_by_a_traits_error_as_the_paired_t_test_says() -> None:
+    rng = np.random.default_rng(2)
+    base = rng.normal(0.5, 0.2, 8)
+    near, far = base + rng.normal(0.01, 0.05, 8), base + rng.normal(0.1, 0.05, 8)
+    found = by_trait(CLUSTERS, a=list(base), near=list(near), far=list(far))
+    rows = {row["trial"]: row for row in found["candidates"]}
+    from scipy.stats import ttest_1samp
+
+    for name, values in (("near", near), ("far", far)):
+        lead = ttest_1samp(values - base, 0).confidence_interval(0.95).low
+        assert rows[name]["tie"] == (lead <= 0)
+    assert not rows["far"]["tie"]
+    interval = ttest_1samp(-base, 0).confidence_interval(0.95)
+    assert (rows["a"]["low"], rows["a"]["high"]) == pytest.approx(tuple(interval), rel=1e-9)
+
+
+def test_below_five_clusters_a_trait_ranks_nothing() -> None:
+    found = by_trait([f"field {i % 4}" for i in range(8)], a=[0.1] * 8, b=[0.9] * 8)
     assert not found["ranked"]
-    assert "carries no interval" in found["sentence"]
+    assert found["sentence"].startswith("Cannot rank: 4")
