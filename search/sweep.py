@@ -65,7 +65,7 @@ class SearchOnWandb:
     sweep
         Its id on the server; None before there is one.
     report
-        SHA-256 of the report that was sent last; None before.
+        SHA-256 of the report that was sent last, its times left out; None before.
     """
 
     folder: Path

@@ -108,8 +108,8 @@ class Writer:
     def report(self, values: dict[str, Any]) -> None:
         """Send the report as an artifact, the table of the trials and the pictures given, in a run of their own.
 
-        `values` has ``file``, ``trials`` (parquet), ``pictures`` (caption and file) and ``sha256`` of the report, which
-        is not sent again.
+        `values` has ``file``, ``trials`` (parquet), ``pictures`` (caption and file) and ``sha256`` of the report but
+        for its times; the same one is not sent again.
         """
         import pandas as pd
         import wandb

@@ -144,15 +144,22 @@ def test_the_report_is_one_page_that_loads_nothing(run: Path) -> None:
 
 
 def test_wandb_files_are_there_for_every_trial(run: Path) -> None:
-    files = list((run / "wandb").rglob("*.wandb"))
-    assert len(files) == len(pd.read_parquet(run / "trials.parquet"))
+    assert len(wandb_runs(run)) == len(pd.read_parquet(run / "trials.parquet")) + 1
+    assert sum(name.startswith("run-report-") for name in wandb_runs(run)) == 1
+    assert not list((run / "wandb").rglob("*.png"))  # pictures of the data only with --wandb-images
+
+
+def wandb_runs(run: Path) -> list[str]:
+    return [file.name for file in (run / "wandb").rglob("*.wandb")]
 
 
 def test_the_same_command_again_trains_nothing_and_gives_the_same_numbers(run: Path) -> None:
     before = (run / "ledger.jsonl").read_bytes()
     summary = json.loads((run / "summary.json").read_text())
+    sent = wandb_runs(run)
     done = command("search.run", "--out", run, *SMALL)
     assert "nothing to train" in done.stdout
+    assert wandb_runs(run) == sent
     assert (run / "ledger.jsonl").read_bytes() == before
     assert json.loads((run / "summary.json").read_text())["targets"] == summary["targets"]
 
