@@ -13,6 +13,7 @@ from analysis.samples import read_json
 from data_io.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -58,15 +59,30 @@ def read_record(run: Path) -> Record:
     return Record(run, facts, summary, trials)
 
 
-def trial_name(row: dict[str, Any]) -> str:
-    """Name a trial by what it is: "unet / resnet18 / dice"."""
-    return " / ".join(str(row[key]) for key in ("architecture", "encoder", "loss") if row.get(key) not in (None, ""))
+SETTINGS = {"learning_rate": "rate", "weight_decay": "decay", "augmentation": "augmentation", "seed": "seed"}
+"""Settings of a trial, and how its name calls them where they vary."""
+
+
+def trial_name(row: dict[str, Any], varied: Sequence[str] = ()) -> str:
+    """Name a trial by what it is: "unet / resnet18 / dice", and by the settings that the search `varied`.
+
+    >>> row = {"architecture": "unet", "encoder": "resnet18", "loss": "dice", "learning_rate": 0.001, "seed": 3}
+    >>> trial_name(row, ("learning_rate", "seed"))
+    'unet / resnet18 / dice / rate 0.001 / seed 3'
+    """
+    parts = [str(row[key]) for key in ("architecture", "encoder", "loss") if row.get(key) not in (None, "")]
+    return " / ".join([*parts, *(f"{SETTINGS[key]} {row[key]:g}" for key in varied)])
+
+
+def varied(trials: pd.DataFrame) -> list[str]:
+    """Return the settings of which the trials have several values."""
+    return [key for key in SETTINGS if key in trials and trials[key].nunique() > 1]
 
 
 def curves(record: Record) -> list[Curve]:
     """Read the learning curves of all trials that have one."""
     chosen = {str(found.get("trial")) for found in record.targets.values()}
-    found = []
+    settings, found = varied(record.trials), []
     for row in record.trials.to_dict("records"):
         path = record.folder / "trials" / str(row["trial"]) / "metrics.csv"
         if not path.is_file():
@@ -79,7 +95,7 @@ def curves(record: Record) -> list[Curve]:
             found.append(
                 Curve(
                     str(row["trial"]),
-                    trial_name(row),
+                    trial_name(row, settings),
                     str(row["target"]),
                     table,
                     best=str(row["trial"]) in chosen,

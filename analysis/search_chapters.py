@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import figures
-from analysis.record import Record, curves, examples, trial_name
+from analysis.record import Record, curves, examples, trial_name, varied
 from analysis.report import MISSING, Cell, Gallery, Section, Table, interval, number, shade, significant
 from analysis.results import or_nan
 
@@ -28,20 +28,22 @@ def leaderboard_chapter(record: Record) -> Section | None:
     trials = record.trials
     if "validation" not in trials or not trials["validation"].notna().any():
         return None
-    standing = record.summary.get("selection", {})
+    standing, settings = record.summary.get("selection", {}), varied(trials)
     tables, paragraphs = [], []
     for target, own in trials.dropna(subset="validation").groupby("target", sort=False):
         found = standing.get(target, {})
         rows: list[list[Cell | str]] = []
-        for row in own.sort_values("validation", ascending=False).to_dict("records"):
+        repeated = "validation_mean" in own and own["validation_mean"].notna().any()
+        for row in _best_first(own).to_dict("records"):
             chosen = str(row["trial"]) == str(found.get("chosen"))
             ci = interval((or_nan(row.get("validation_low")), or_nan(row.get("validation_high"))))
             tie = "chosen" if chosen else "tie" if row.get("top_set") else ""
             rows.append(
                 [
-                    Cell(trial_name(row), strong=chosen),
+                    Cell(trial_name(row, settings), strong=chosen),
                     str(row["trial"]),
                     Cell(number(row["validation"]), below="" if ci == MISSING else ci),
+                    *([_over_seeds(row)] if repeated else []),
                     tie,
                     _millions(row),
                     *_cost(row),
@@ -50,7 +52,8 @@ def leaderboard_chapter(record: Record) -> Section | None:
                 ]
             )
         objective = found.get("objective", record.summary.get("search", {}).get("objective", ""))
-        columns = ("model", "trial", f"validation {objective}".strip(), "standing", *COSTS, "memory MB", "Mpx/s")
+        mean = ("mean over seeds",) if repeated else ()
+        columns = ("model", "trial", f"validation {objective}".strip(), *mean, "standing", *COSTS, "memory MB", "Mpx/s")
         words = ("model", "trial", "standing")
         tables.append(Table(f"{target}: candidates", columns, rows, words, LEADERBOARD_NOTE, folded=len(rows) > 15))
         if found.get("sentence"):
@@ -65,6 +68,20 @@ LEADERBOARD_NOTE = (
     "x share. Memory is the peak while training, on a CPU of the whole process; Mpx/s are frame megapixels predicted "
     "per second."
 )
+
+
+def _best_first(own: pd.DataFrame) -> pd.DataFrame:
+    """Sort candidates by their configuration's value, then by their own."""
+    if "validation_mean" not in own:
+        return own.sort_values("validation", ascending=False)
+    value = own["validation_mean"].fillna(own["validation"])
+    return own.assign(_value=value).sort_values(["_value", "validation"], ascending=False)
+
+
+def _over_seeds(row: Mapping[str, Any]) -> Cell:
+    """Mean and, below it, SD of the seeds that a trial's configuration was trained with."""
+    mean, deviation = or_nan(row.get("validation_mean")), or_nan(row.get("validation_sd"))
+    return Cell(number(mean), below=f"SD {number(deviation)}" if np.isfinite(deviation) else "")
 
 
 def _millions(row: Mapping[str, Any]) -> str:
@@ -233,7 +250,7 @@ def history_chapter(record: Record) -> Section | None:
     trials, search = record.trials, record.summary.get("search", {})
     if trials.empty:
         return None
-    stops = {str(stop.get("trial")): stop for stop in search.get("stops", [])}
+    stops, settings = {str(stop.get("trial")): stop for stop in search.get("stops", [])}, varied(trials)
     rows: list[list[Cell | str]] = []
     for row in trials.sort_values("val_dataset_iou", ascending=False, na_position="last").to_dict("records"):
         stop = stops.get(str(row["trial"]))
@@ -246,7 +263,7 @@ def history_chapter(record: Record) -> Section | None:
             [
                 str(row["trial"]),
                 str(row["target"]),
-                trial_name(row) + (" (reference)" if row.get("reference") else ""),
+                trial_name(row, settings) + (" (reference)" if row.get("reference") else ""),
                 str(row.get("status", "")),
                 number(row.get("epochs"), 0),
                 number(row.get("val_dataset_iou")),

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 DESCRIPTION = ("target", "grid", "channels", "rays", "fields")
-"""What the arrays of a method were made for; a change, or another model, empties the method."""
+"""What the arrays of a method were made for; a change empties the method."""
+MADE_BY = {"model_sha256": None, "tta": False}
+"""Facts of how its frames were made, each with what an absent one means; another value empties the method too."""
 
 
 class PredictionStore:
@@ -80,7 +82,7 @@ class PredictionStore:
             The fields of the data set.
         attrs
             JSON facts to keep with it: ``decode`` (parameters), ``trial``, ``model_sha256``, ``split``, ...
-            Another ``model_sha256`` than the stored one empties the method.
+            Another ``model_sha256`` or ``tta`` (test-time augmentation) than the stored one empties the method.
         """
         import zarr
 
@@ -97,8 +99,9 @@ class PredictionStore:
         attrs = dict(attrs or {})
         if method in self.methods():
             stored = self.attrs(method)
-            same_model = stored.get("model_sha256") == attrs.get("model_sha256", stored.get("model_sha256"))
-            if same_model and {key: stored[key] for key in DESCRIPTION} == described:
+            made_so = {key: stored.get(key, absent) for key, absent in MADE_BY.items()}
+            same_making = all(attrs.get(key, value) == value for key, value in made_so.items())
+            if same_making and {key: stored[key] for key in DESCRIPTION} == described:
                 self.set_attrs(method, **attrs)
                 return
         self.remove_method(method)

@@ -171,6 +171,11 @@ class SpaceConfig(Section):
             raise ValueError(f"mode {self.mode} needs the number of trials; add space.trials=N")
         if self.mode == "grid" and self.trials is not None:
             raise ValueError("trials is for modes that draw; add space.mode=random or set trials to null")
+        if self.continuous and max(map(len, (self.learning_rate, self.weight_decay, self.augmentation))) < 2:
+            raise ValueError(
+                "continuous draws between values, and each of learning_rate, weight_decay and augmentation lists one "
+                "only; list two of one of them"
+            )
         if self.mode == "grid" and self.continuous:
             raise ValueError("continuous is for modes that draw; add space.mode=random or set continuous to false")
         return self
@@ -198,7 +203,7 @@ class TrainConfig(Section):
     schedule: Literal["one_cycle", "warmup_stable_decay", "constant"] = "one_cycle"
     """Course of the learning rate; warmup_stable_decay is flat until its last fifth, fair to trials stopped early."""
     deterministic: bool = False
-    """Whether only operations are used that give the same bits every time; slower on a GPU."""
+    """Whether operations that give the same bits every time are taken; slower on a GPU, a log names what has none."""
     gradient_clip: Positive | None = 1.0
     """Largest norm of the gradient; null does not clip."""
     checkpoint_every: int = Field(ge=1)

@@ -14,6 +14,7 @@ import numpy as np
 
 from data_io import files
 from search import prepare, select
+from search.candidates import examine
 from search.space import Plan, TrialConfig
 
 if TYPE_CHECKING:
@@ -37,12 +38,13 @@ def runs(
     Every fold with the trial's own seed and `wanted.seeds` more; without folds the plain split with the new seeds.
     """
     by_id = {trial.id: trial for trial in trials}
+    unused = max(trial.seed for trial in trials) + 1
     made = {}
     for standing in standings.values():
         best = standing["top"] if standing["ranked"] else standing["candidates"]
         for row in best[: wanted.top]:
             trial = by_id[row["trial"]]
-            seeds = [trial.seed + step for step in range(wanted.seeds + 1)]
+            seeds = [trial.seed, *range(unused, unused + wanted.seeds)]
             places: list[tuple[int | None, int]] = [(fold, seed) for fold in range(wanted.folds) for seed in seeds]
             for fold, seed in places or [(None, seed) for seed in seeds[1:]]:
                 name = "-".join([trial.id, *([f"fold{fold}"] if fold is not None else []), f"seed{seed}"])
@@ -93,7 +95,7 @@ def confirm(
 def _scored(config: Config, run: TrialConfig, of: str, dataset: Dataset, run_dir: Path) -> dict[str, Any]:
     own = dataset if run.fold is None else dataset.in_fold(run.fold)
     folder = run_dir / "trials" / run.id
-    decode = asdict(select.examine(run, folder, own, config.objective).fit.params)
+    decode = asdict(examine(run, folder, own, config.objective).fit.params)
     found = select.scores_of(run, decode, folder, own, own.frames("test"))
     facts = {"target": run.target, "trial": run.id, "of": of, "fold": run.fold, "seed": run.seed}
     return facts | {"test_pq": found["pq"], "test_dataset_iou": found["dataset_iou"]}

@@ -52,7 +52,9 @@ def show_plan(config: Config, dataset: Dataset, plan: Plan, notes: list[str]) ->
     """Print every trial, every infeasible cell with its reason, and the cost."""
     if plan.rows:
         say(f"{config.space.trials} configurations that Optuna will choose among {len(plan.rows)}")
-    say(f"{len(plan.trials)} trials, {len(plan.infeasible)} infeasible cells; {dataset_line(dataset)}")
+    own = " and StarDist's own network" if config.space.stardist_unet and "star" in config.space.targets else ""
+    say(f"{plan.feasible} feasible and {len(plan.infeasible)} infeasible cells of the grid{own}")
+    say(f"{len(plan.trials)} trials; {dataset_line(dataset)}")
     for trial in plan.trials:
         mark = "  reference, never stopped" if trial.reference else ""
         say(f"  {trial.id}  crop {trial.crop} px, batch {trial.train.batch}, {trial.epochs} epochs{mark}")

@@ -152,7 +152,7 @@ def _description(facts: dict[str, Any], work: Path) -> Any:
     from bioimageio.spec.model import v0_5 as spec
 
     target, grid = facts["target"], models.GRID[facts["target"]]
-    smallest = int(facts["crop"]) if facts["architecture"] == "pan" else models.DIVISOR
+    smallest = models.smallest_side(facts["architecture"], facts.get("output_stride"))
     size = spec.ParameterizedSize(min=max(smallest, 2 * models.DIVISOR), step=models.DIVISOR)
     pixel = facts.get("pixel_size_um")
     scale = float(pixel) if pixel else 1.0
@@ -266,6 +266,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("model", type=Path, metavar="RUN/best/TARGET", help="folder of a chosen model")
     parser.add_argument("--out", type=Path, metavar="FILE.zip", help="the package (default: beside the folder)")
     given = parser.parse_args(arguments)
+    if not given.model.is_dir():
+        raise BadInput(f"{given.model}: no such folder; give the folder of a chosen model, RUN/best/TARGET")
+    given.model = given.model.resolve()
     written = export(given.model, given.out or given.model.with_suffix(".zip"))
     print(f"{written}: passes bioimageio.core.test_model")
     return errors.DONE

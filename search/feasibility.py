@@ -24,9 +24,6 @@ from search import models
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PAN_CROP_STRIDES = 8
-"""PAN's attention pools its deepest map three times: a crop has at least this many output strides."""
-
 
 @dataclass(frozen=True)
 class Feasibility:
@@ -49,7 +46,7 @@ def examine(
         return Feasibility(ok=True, crop=crop)
     attempts: list[tuple[int | None, int]] = [(None, crop)]
     if architecture == "pan":
-        attempts = [(16, crop), (32, crop), (32, max(crop, 32 * PAN_CROP_STRIDES))]
+        attempts = [(16, crop), (32, crop), (32, max(crop, models.smallest_side("pan", 32)))]
     reason = ""
     for output_stride, size in attempts:
         fault = _fault(architecture, encoder, size, in_channels, depth, width, output_stride)

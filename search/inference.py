@@ -1,9 +1,9 @@
 """A network applied to whole frames: padded to a multiple of 32, in overlapping tiles where they are large.
 
 Tiles start at multiples of 32, where the network's own grid lies in the whole frame too, see `margin` pixels beyond
-themselves and fade into each other. Where a network sees no further than its margin, tiles give what the whole frame
-gives; what pools over everything it sees (PAN, DeepLab, squeeze-and-excitation) differs a little, smoothly, never at a
-seam. Scores are turned into stored values band by band, so a large frame is never held in floating point.
+themselves and fade into each other. Where a network sees no further than half its margin, tiles give what the whole
+frame gives; what pools over everything it sees (PAN, DeepLab, squeeze-and-excitation) differs a little, smoothly, never
+at a seam. Scores are turned into stored values band by band, so a large frame is never held in floating point.
 """
 
 from __future__ import annotations
@@ -73,10 +73,15 @@ def _whole(network: models.Network, images: Iterable[Image], *, tta: bool) -> to
     """Raw scores ``(N, K, Y', X')`` of images of one size."""
     stack = np.stack(list(images))
     device = next(network.parameters()).device
-    batch = torch.from_numpy(pad(stack, -stack.shape[2] % models.DIVISOR, -stack.shape[3] % models.DIVISOR)).to(device)
+    batch = torch.from_numpy(pad(stack, *(_missing(side, network.smallest) for side in stack.shape[2:]))).to(device)
     grid = models.GRID[network.target]
     scores = _mean_over_symmetries(network, batch) if tta else _scores(network, batch)
     return scores[..., : -(-stack.shape[2] // grid), : -(-stack.shape[3] // grid)].cpu()
+
+
+def _missing(side: int, smallest: int) -> int:
+    """Return how many pixels to add to a side: to a multiple of 32 that is at least the smallest a network takes."""
+    return max(side + -side % models.DIVISOR, smallest) - side
 
 
 def _scores(network: models.Network, batch: torch.Tensor) -> torch.Tensor:

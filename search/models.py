@@ -38,6 +38,9 @@ GRID: dict[str, int] = {"two_class": 1, "three_class": 1, "star": 2}
 DIVISOR = 32
 """Image sides are padded to a multiple of this many pixels, the deepest encoder stride."""
 
+PAN_STRIDES = 8
+"""PAN's attention pools its deepest map three times: an image has at least this many output strides."""
+
 _DECODER = (256, 128, 64, 32, 16)
 
 
@@ -67,14 +70,16 @@ def _options(architecture: str, depth: int, width: float, output_stride: int | N
 class Network(nn.Module):
     """A segmentation network with one output channel per quantity of its target.
 
-    `forward` takes ``(N, C, Y, X)`` float32 with sides divisible by 32 and returns ``(N, K, Y / grid, X / grid)``.
+    `forward` takes ``(N, C, Y, X)`` float32 with sides divisible by 32 and at least `smallest`, and returns
+    ``(N, K, Y / grid, X / grid)``.
     """
 
-    def __init__(self, body: nn.Module, target: str, stride: int) -> None:
+    def __init__(self, body: nn.Module, target: str, stride: int, smallest: int = DIVISOR) -> None:
         super().__init__()
         self.body = body
         self.target = target
         self.stride = stride
+        self.smallest = smallest
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Raw scores of `images`, one sample per grid point."""
@@ -188,7 +193,16 @@ def build(
         _load_encoder(body.encoder, weights)  # type: ignore[arg-type]
     if target == "star":
         _start_rays(body)
-    return Network(body, target, stride=GRID[target])
+    return Network(body, target, GRID[target], smallest_side(architecture, output_stride))
+
+
+def smallest_side(architecture: str, output_stride: int | None = None) -> int:
+    """Return the smallest side of an image, in pixels, that an architecture takes.
+
+    >>> smallest_side("pan", 32), smallest_side("unet")
+    (256, 32)
+    """
+    return PAN_STRIDES * (output_stride or 16) if architecture == "pan" else DIVISOR
 
 
 def _load_encoder(encoder: nn.Module, file: Path) -> None:

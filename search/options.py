@@ -89,13 +89,14 @@ def parse(arguments: list[str] | None = None) -> Options:
     given = parser.parse_intermixed_args(arguments)
     if given.resume and (given.preset or given.config or given.data or given.out):
         parser.error("--resume goes on with the run's own configuration; drop --preset, --config, --data and --out")
-    if given.replay and (given.preset or given.config or given.data or given.resume or given.overrides):
+    others = (given.preset, given.config, given.data, given.resume, given.overrides, given.one_trial, given.dry_run)
+    if given.replay and any((*others, given.minutes, given.objective, given.folds, given.seeds, given.wandb)):
         parser.error("--replay trains a recorded trial as it was; only --out goes with it")
     settings = [*_overrides(given), *given.overrides]
     return Options(
         preset=given.preset,
         file=given.config,
-        overrides=tuple(single_overrides(settings) if given.one_trial else settings),
+        overrides=tuple(single_overrides(settings, resumed=bool(given.resume)) if given.one_trial else settings),
         out=given.out,
         resume=given.resume,
         one_trial=given.one_trial,

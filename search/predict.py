@@ -108,7 +108,6 @@ def register(
     store: PredictionStore, target: str, facts: dict[str, Any], dataset: Dataset, *, tta: bool = False
 ) -> None:
     """Make room for a model's predictions; those of another model, or made in another way, are thrown away."""
-    how = {"tta": True} if tta else {}
     store.add_method(
         target,
         target,
@@ -116,7 +115,7 @@ def register(
         3 if target == "three_class" else 1,
         models.N_RAYS if target == "star" else 0,
         dataset.fields.values(),
-        {"decode": facts["decode"], "model_sha256": facts["sha256"], "trial": facts["trial"]} | how,
+        {"decode": facts["decode"], "model_sha256": facts["sha256"], "trial": facts["trial"], "tta": tta},
     )
 
 

@@ -28,9 +28,7 @@ def settled_config(config: Config, run_dir: Path) -> Config:
     """Return the configuration to run with; BadInput when the folder holds a run of another one, or something else."""
     stored = run_dir / CONFIG_OF_A_RUN
     if not stored.is_file():
-        if run_dir.is_dir() and any(
-            p.name not in {"lock", "cache", "dataset.zarr", "synthetic", "encoders"} for p in run_dir.iterdir()
-        ):
+        if run_dir.is_dir() and any(not _is_ours(path) for path in run_dir.iterdir()):
             raise BadInput(f"{run_dir}: holds files that are no run; give a new folder with --out")
         return config
     before = load(None, stored, [])
@@ -43,6 +41,22 @@ def settled_config(config: Config, run_dir: Path) -> Config:
         update={"tracking": config.tracking, "budget": config.budget, "resources": config.resources}
         | {"confirm": config.confirm}
     )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a run leaves such a path before its configuration is written, half-written ones of a kill included."""
+    half_written = path.name.startswith(".") and path.suffix in {".partial", ".tmp"}
+    return half_written or path.name in {"lock", "cache", "dataset.zarr", "synthetic", "encoders"}
+
+
+def make_folder(run_dir: Path) -> bool:
+    """Make the folder of a run; return whether it was not there before."""
+    made = not run_dir.exists()
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise BadInput(f"{run_dir}: cannot be made a folder ({fault.strerror}); give another with --out") from fault
+    return made
 
 
 def prepare_data(config: Config, run_dir: Path) -> Dataset:
@@ -81,6 +95,13 @@ def prepare_data(config: Config, run_dir: Path) -> Dataset:
     )
     if dataset.path != run_dir / "dataset.zarr":
         dataset.preflight()  # someone else wrote it, or long ago
+    wanted = max(data.folds, config.confirm.folds)
+    if wanted and dataset.n_folds != wanted:
+        held = f"{dataset.n_folds} folds" if dataset.n_folds else "no folds"
+        raise BadInput(
+            f"{dataset.path}: holds {held}, but {wanted} are asked for; convert the images with --folds {wanted}, or "
+            "give their folder"
+        )
     if data.fold is not None:
         dataset = dataset.in_fold(data.fold)
     if not dataset.frames("test"):

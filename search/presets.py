@@ -36,12 +36,13 @@ PRESETS: dict[str, dict[str, Any]] = {
             "batch_size": 4,
             "encoder_depth": 4,
             "decoder_width": 0.5,
+            "schedule": "warmup_stable_decay",
             "checkpoint_every": 6,
             "validation_crops": 12,
         },
         "schedule": {
             "asha": True,
-            "grace_epochs": 3,
+            "grace_epochs": 2,
             "reduction_factor": 3,
             "references": [
                 {"architecture": "unet", "encoder": "tu-regnety_002", "target": "three_class", "loss": "ce_dice"},
@@ -81,7 +82,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "schedule": {
             "asha": True,
-            "grace_epochs": 10,
+            "grace_epochs": 38,
             "reduction_factor": 3,
             "references": [
                 {"architecture": "unet", "encoder": "resnet152", "target": "two_class", "loss": "dice"},

@@ -100,6 +100,9 @@ def trials_table(plan: Plan, ledger: Ledger, parameters: Mapping[str, int], sele
                 "parameters": parameters[trial.id],
                 "reason": str(state.ending.get("reason", "")) if state else "",
                 "validation": _number(candidate.get("value")),
+                "configuration": str(candidate.get("configuration", trial.id)),
+                "validation_mean": _number(candidate.get("mean")),
+                "validation_sd": _number(candidate.get("sd")),
                 "validation_low": _number(candidate.get("low")),
                 "validation_high": _number(candidate.get("high")),
                 "top_set": bool(candidate.get("tie", False)) and selection.standings[trial.target]["ranked"],
@@ -144,7 +147,9 @@ def summary(
             "epoch": facts["epoch"],
             "decode": facts["decode"],
             "decode_fit": facts["decode_fit"],
-            "objective": facts["validation"][trial.id],
+            "objective": next(
+                row["value"] for row in selection.standings[target]["candidates"] if row["trial"] == trial.id
+            ),
             "validation": scores_of(target, val, dataset, read),
             "test": scores_of(target, test, dataset, read),
             "ceiling": ceiling(target, test, dataset),
@@ -172,7 +177,11 @@ def summary(
         "selection": selection.standings,
         "confirm": {target: said for target in targets if (said := spread(confirmed, target))},
         "winner": winner_of(
-            targets, config.objective, len(set(clusters_of([(r.field, r.frame) for r in val]))), selection.standings
+            targets,
+            config.objective,
+            len(set(clusters_of([(r.field, r.frame) for r in val]))),
+            selection.standings,
+            selection.across,
         ),
         "search": {
             "trials": len(plan.trials),
@@ -205,16 +214,18 @@ def winner_of(
     objective: str,
     clusters: int,
     standings: Mapping[str, Mapping[str, Any]] | None = None,
+    across: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the target whose model is best on the validation frames, and a sentence that says how sure.
 
-    A Pareto objective needs the `standings` by target (`pareto.standing`).
+    A Pareto objective needs the `standings` by target (`pareto.standing`); another is told from its rivals by how the
+    targets stand `across` (`top_set.standing`).
     """
     kind, _, trait = objective.partition(":")
     if kind == "pareto" and standings is not None:
         best = pareto.balanced({target: standings[target]["candidates"][0] for target in targets})
     else:
-        best = max(targets, key=lambda name: targets[name]["objective"])
+        best = max(targets, key=lambda name: _or_worst(targets[name]["objective"]))
     chosen = targets[best]
     measured = {
         "pq": "panoptic quality (PQ)",
@@ -223,14 +234,36 @@ def winner_of(
         "pareto": f"balance of PQ and trait fidelity of {trait}",
     }[kind]
     encoder = chosen["configuration"]["encoder"] or "its own encoder"
-    sentence = (
-        f"{best} with {chosen['configuration']['architecture']} on {encoder} has the best {measured} on validation."
-    )
+    model = f"{best} with {chosen['configuration']['architecture']} on {encoder}"
+    rivals = [row["trial"] for row in across["top"] if row["trial"] != best] if across else []
     if clusters < FEWEST_CLUSTERS:
-        sentence += (
-            f" With {clusters} validation clusters this is a choice by point estimate: methods cannot be ranked."
+        sentence = (
+            f"{model} has the best {measured} on validation. With {clusters} validation clusters this is a choice by "
+            "point estimate: methods cannot be ranked."
         )
-    return {"target": best, "objective": objective, "value": chosen["objective"], "sentence": sentence}
+    elif rivals:
+        sentence = (
+            f"{model} is the choice by point estimate of {measured} on validation; the 95 % interval of its lead over "
+            f"{' and '.join(rivals)} includes 0, so that this is a tie."
+        )
+    elif across:
+        sentence = (
+            f"{model} has the best {measured} on validation; the 95 % interval of its lead over the other targets "
+            "excludes 0."
+        )
+    else:
+        sentence = f"{model} has the best {measured} on validation."
+    return {
+        "target": best,
+        "objective": objective,
+        "value": chosen["objective"],
+        "ties": rivals,
+        "sentence": sentence,
+    }
+
+
+def _or_worst(value: float | None) -> float:
+    return -math.inf if value is None or math.isnan(value) else value
 
 
 def ceiling(target: str, refs: list[FrameRef], dataset: Dataset) -> dict[str, Any]:

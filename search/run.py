@@ -61,7 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
             return one_trial(config, run_dir)
         return run(config, run_dir, signals)
     except Ended as end:
-        print(f"{end}: stopped; go on with: python -m search.run --resume {run_dir}", file=sys.stderr)
+        begun = (run_dir / CONFIG_OF_A_RUN).is_file() and not options.one_trial
+        how = f"python -m search.run --resume {run_dir}" if begun else f"the same command and --out {run_dir}"
+        print(f"{end}: stopped; go on with: {how}", file=sys.stderr)
         return end.code
 
 
@@ -80,8 +82,7 @@ def run(config: Config, run_dir: Path, signals: Signals) -> int:
     from search.lock import only_driver
 
     config = prepare.settled_config(config, run_dir)
-    made = not run_dir.exists()
-    run_dir.mkdir(parents=True, exist_ok=True)
+    made = prepare.make_folder(run_dir)
     try:
         with only_driver(run_dir):
             dataset = prepare.prepare_data(config, run_dir)
@@ -258,6 +259,10 @@ def hand_on(
         return {}, False
     say("choosing: validation frames, decode parameters, one model per target")
     selection = select.choose(config, chosen, dataset, run_dir, say)
+    if not selection.models:
+        say("no trial is usable: none of the checkpoints could be applied to the validation frames")
+        return {}, False
+    notes = [*notes, *(f"{trial} was left out of the choice: {why}" for trial, why in selection.left_out.items())]
     train_again = partial(_train_again, config, run_dir, ledger, dataset.channels, signals)
     confirmed = confirm(config, plan.trials, selection, dataset, run_dir, ledger, train_again, say)
     trials = results.trials_table(plan, ledger, prepare.count_parameters(plan, dataset), selection)

@@ -131,7 +131,7 @@ class LedgerScheduler(FIFOScheduler):
         if OUT_OF_MEMORY in result:
             return self._once_more(config, str(result[OUT_OF_MEMORY]))
         row: Row = {column: result.get(column) for column in COLUMNS}
-        if self.ledger.epoch(config.id, row | {"gpus": config.gpus}):
+        if self.ledger.epoch(config.id, row | {"gpus": config.gpus * config.processes}):
             for watcher in self.watchers:
                 watcher.epoch(config, row)
         if is_diverged(row):

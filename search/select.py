@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.scores import clusters_of, frame_counts, iou_score, pq_score, score
+from analysis.scores import clusters_of, frame_counts, score
 from analysis.statistics import FEWEST_CLUSTERS
 from data_io import files
 from postprocess import methods
-from search import handover, inference, pareto, speed
-from search.models import parameter_count
+from search import handover, inference, models, pareto
+from search.candidates import Candidate, examine, pooled, winner
 from search.top_set import standing
 from search.trial import load_best
 
@@ -21,176 +21,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from analysis.scores import Counts
     from data_io.store import Dataset, FrameRef
-    from postprocess.prediction import Prediction
     from search.config import Config
     from search.ledger import TrialState
     from search.space import TrialConfig
 
-    Labels = NDArray[np.integer]
-
 ELIGIBLE = ("completed", "budget")
-"""States of a trial whose best checkpoint may win: it ran to the end, or the budget ended the search."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One trial on the validation frames.
-
-    Attributes
-    ----------
-    epoch
-        The epoch of its best checkpoint.
-    parameters
-        Trainable parameters of the network, which is not kept.
-    fit
-        Decode parameters that score best there.
-    value
-        The objective on the validation frames, larger is better.
-    counts
-        Counts of each validation frame, decoded so.
-    speed
-        Megapixels predicted in a second on this device.
-    point, fidelity
-        PQ and TFE where the objective names a trait, and minus the TFE on the validation frames of these positions.
-    """
-
-    trial: TrialConfig
-    epoch: int
-    parameters: int
-    fit: methods.Fit
-    value: float
-    counts: tuple[Counts, ...] = ()
-    speed: float = float("nan")
-    point: pareto.Point | None = None
-    fidelity: Callable[[Sequence[int]], float] | None = None
+"""States of a trial whose best checkpoint may win: it ran to the end, or the budget ended the search before it did."""
 
 
 def eligible(
     trials: Sequence[TrialConfig], states: dict[str, TrialState], folder: Callable[[str], Path]
 ) -> list[TrialConfig]:
-    """Trials that may win: those that ran to the end; where a target has none, those the budget cut short."""
-    chosen = []
-    for target in dict.fromkeys(trial.target for trial in trials):
-        for status in ELIGIBLE:
-            group = [t for t in trials if t.target == target and t.id in states and states[t.id].status == status]
-            group = [t for t in group if any((folder(t.id) / "checkpoints").glob("epoch_*/manifest.json"))]
-            if group:
-                chosen += group
-                break
-    return chosen
-
-
-def examine(trial: TrialConfig, folder: Path, dataset: Dataset, objective: str) -> Candidate:
-    """Predict the validation frames with a trial's best checkpoint and fit its decoding there."""
-    refs = dataset.frames("val")
-    network, epoch = load_best(trial, folder, dataset.channels)
-    predictions = list(inference.predict_frames(network, (dataset.normalised(ref) for ref in refs)))
-    truth = [dataset.labels(ref) for ref in refs]
-    measure = iou_score if objective == "iou" else pq_score
-    fit = methods.fit(trial.target, predictions, truth, measure)
-    if trial.gap:
-        fit = with_gap(fit, predictions, truth, measure)
-    cells = [methods.target_named(trial.target).decode(prediction, fit.params) for prediction in predictions]
-    counts = tuple(frame_counts(t, c) for t, c in zip(truth, cells, strict=True))
-    rate = speed.megapixels_per_second(network, (dataset.channels, *predictions[0].shape))
-    size, (kind, _, trait) = parameter_count(network), objective.partition(":")
-    if not trait:
-        return Candidate(trial, epoch, size, fit, fit.value, counts, rate)
-    truth_to_cells = zip(truth, cells, strict=True)
-    parts, sigma = [_trait_parts(trait, t, c) for t, c in truth_to_cells], _spread_in_training(trait, dataset)
-
-    def fidelity(frames: Sequence[int]) -> float:
-        return -_tfe(trait, [parts[i] for i in frames], sigma)
-
-    point = _point(trial.id, counts, fidelity, clusters_of([(ref.field, ref.frame) for ref in refs]), size)
-    value = point.pq if kind == "pareto" else -point.tfe
-    return Candidate(trial, epoch, size, fit, value, counts, rate, point, fidelity)
-
-
-def with_gap(
-    fit: methods.Fit, predictions: Sequence[Prediction], truth: Sequence[Labels], measure: methods.Score
-) -> methods.Fit:
-    """Return a three_class fit that keeps the gap between cells where that scores better than growing them back."""
-    params = replace(fit.params, paper_gap=True)
-    cells = [methods.target_named("three_class").decode(prediction, params) for prediction in predictions]
-    value = float(measure(truth, cells))
-    return methods.Fit(params, value, [*fit.curve, {**asdict(params), "value": value}]) if value > fit.value else fit
-
-
-def _point(
-    trial: str,
-    counts: Sequence[Counts],
-    fidelity: Callable[[Sequence[int]], float],
-    clusters: Sequence[Hashable],
-    size: int,
-) -> pareto.Point:
-    """PQ and TFE of a candidate on the validation frames, with their standard errors over clusters."""
-
-    def pq(frames: Sequence[int]) -> float:
-        found = score([counts[i] for i in frames])["pq_50"]
-        return float("nan") if found is None else float(found)
-
-    every = range(len(counts))
-    pq_se, tfe_se = (pareto.jackknife(estimate, clusters, FEWEST_CLUSTERS) for estimate in (pq, fidelity))
-    return pareto.Point(trial, pq(every), -fidelity(every), pq_se, tfe_se, size)
-
-
-def _spread_in_training(trait: str, dataset: Dataset) -> float:
-    """SD of a trait over the whole cells of the training frames."""
-    from analysis.fidelity import natural_spread
-    from postprocess.morphology import measure
-
-    measured = [measure(dataset.labels(ref)) for ref in dataset.frames("train")]
-    known = [cells.loc[~cells["border"], _column(trait)].to_numpy() for cells in measured]
-    return natural_spread(trait, np.concatenate(known))
-
-
-def _column(trait: str) -> str:
-    return {"area": "area_px2", "perimeter": "perimeter_px", "radius": "radius_px"}.get(trait, trait)
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """A trait in one frame: of matched whole cells, predicted and true, and how many were missed and invented."""
-
-    predicted: NDArray[np.float64]
-    true: NDArray[np.float64]
-    missed: int
-    invented: int
-
-
-def _trait_parts(trait: str, truth: Labels, cells: Labels) -> _Parts:
-    from analysis.matching import match
-    from postprocess.morphology import measure
-
-    found = match(truth, cells)
-    left, right = measure(truth).set_index("label"), measure(cells).set_index("label")
-    inside = ~left["border"].loc[found.truth].to_numpy()
-    true = left[_column(trait)].loc[found.truth].to_numpy()[inside]
-    predicted = right[_column(trait)].loc[found.pred].to_numpy()[inside]
-    return _Parts(predicted, true, int((~left["border"]).sum()) - int(inside.sum()), found.fp)
-
-
-def _tfe(trait: str, parts: Sequence[_Parts], sigma: float) -> float:
-    from analysis.fidelity import fidelity
-
-    return fidelity(
-        trait,
-        np.concatenate([part.predicted for part in parts]),
-        np.concatenate([part.true for part in parts]),
-        missed=sum(part.missed for part in parts),
-        invented=sum(part.invented for part in parts),
-        sigma=sigma,
-    ).tfe
-
-
-def winner(candidates: Sequence[Candidate]) -> Candidate:
-    """Return the candidate with the best objective; of equals the smaller network, then the name decides."""
-    return max(candidates, key=lambda c: (-np.inf if np.isnan(c.value) else c.value, -c.parameters, c.trial.id))
+    """Trials that may win: those that ran to the end and those the budget cut short, grouped by target."""
+    ended = [t for t in trials if t.id in states and states[t.id].status in ELIGIBLE]
+    kept = [t for t in ended if any((folder(t.id) / "checkpoints").glob("epoch_*/manifest.json"))]
+    targets = list(dict.fromkeys(trial.target for trial in trials))
+    return sorted(kept, key=lambda trial: targets.index(trial.target))
 
 
 def scores_of(
@@ -228,7 +75,11 @@ def hand_over(
         "decoder_width": trial.train.decoder_width,
         "output_stride": trial.output_stride,
         "output": _output(trial.target),
-        "pad_to": 32,
+        "grid": models.GRID[trial.target],
+        "rays": {"count": models.N_RAYS, "first": "+x", "turning": "to +y"} if trial.target == "star" else None,
+        "pad_to": models.DIVISOR,
+        "smallest_px": models.smallest_side(trial.architecture, trial.output_stride),
+        "padding": "mirrored at the lower and the right edge",
         "crop": trial.crop,
         "normalisation": dataset.normalisation,
         "pixel_size_um": next(iter(dataset.fields.values())).pixel_size_um,
@@ -269,17 +120,23 @@ class Selection:
     models
         Facts of the chosen model by target.
     standings
-        `top_set.standing` by target.
+        `top_set.standing` by target, one row per configuration.
     candidates
-        Validation objective with interval, tie mark and speed by trial.
+        By trial: validation objective, interval and tie mark of its configuration, decode parameters, speed.
     test
         ``dataset_iou`` and ``pq`` by trial, scored once after the choice.
+    across
+        `top_set.standing` of the targets' chosen models to each other; None for one target or a Pareto objective.
+    left_out
+        By trial: why it could not be scored.
     """
 
     models: dict[str, dict[str, Any]]
     standings: dict[str, dict[str, Any]]
     candidates: dict[str, dict[str, Any]]
     test: dict[str, dict[str, float]]
+    across: dict[str, Any] | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def choose(
@@ -288,20 +145,22 @@ def choose(
     """Choose and hand over one model per target on the validation frames; then score every candidate once on test.
 
     The choice is written to ``best/selection.json`` before a test frame is read. One already made from the same trials
-    by the same objective is kept.
+    by the same objective is kept. A trial whose checkpoint cannot be applied is left out, and said.
     """
     frozen = _frozen(config, chosen, dataset, run_dir, say)
     file = run_dir / "best" / "test_scores.json"
     test = json.loads(file.read_text()) if file.is_file() else {}
     if test.get("question") != frozen["question"]:
         refs, scores = dataset.frames("test"), {}
-        for trial in chosen:
+        for trial in (trial for trial in chosen if trial.id in frozen["candidates"]):
             decode = frozen["candidates"][trial.id]["decode"]
             scores[trial.id] = scores_of(trial, decode, run_dir / "trials" / trial.id, dataset, refs)
         test = {"question": frozen["question"], "scores": scores}
         files.write_json(file, test)
-    models = {target: handover.read_facts(run_dir / "best" / target) for target in frozen["standings"]}
-    return Selection(models, frozen["standings"], frozen["candidates"], test["scores"])
+    facts = {target: handover.read_facts(run_dir / "best" / target) for target in frozen["standings"]}
+    return Selection(
+        facts, frozen["standings"], frozen["candidates"], test["scores"], frozen["across"], frozen["left_out"]
+    )
 
 
 def _best(
@@ -311,12 +170,36 @@ def _best(
     if objective.startswith("pareto:"):
         points = [rival.point for rival in rivals if rival.point is not None]
         found = pareto.standing(objective, points, len(set(clusters)), FEWEST_CLUSTERS)
-        return next(rival for rival in rivals if rival.trial.id == found["chosen"]), found
-    best = winner(rivals)
-    values = {rival.trial.id: rival.value for rival in rivals}
-    counts = {rival.trial.id: rival.counts for rival in rivals}
-    fidelity = {rival.trial.id: rival.fidelity for rival in rivals if rival.fidelity is not None}
-    return best, standing(objective, values, counts, clusters, best.trial.id, fidelity or None)
+        best = next(rival for rival in rivals if rival.trial.id == found["chosen"])
+    else:
+        best = winner(rivals)
+        found = _standing(objective, {rival.trial.id: rival for rival in rivals}, clusters, best.trial.id)
+    for row in found["candidates"]:
+        rival = next(rival for rival in rivals if rival.trial.id == row["trial"])
+        if rival.seeds:
+            row["seeds"] = dict(rival.seeds)
+            row["sd"] = float(np.std([value for _, value in rival.seeds], ddof=1))
+    if best.seeds:
+        deviation = float(np.std([value for _, value in best.seeds], ddof=1))
+        found["sentence"] += f" Values are means over seeds; of the choice over {len(best.seeds)}, SD {deviation:.4f}."
+    return best, found
+
+
+def _standing(
+    objective: str, rivals: dict[str, Candidate], clusters: Sequence[Hashable], chosen: str
+) -> dict[str, Any]:
+    values = {name: rival.value for name, rival in rivals.items()}
+    counts = {name: rival.counts for name, rival in rivals.items()}
+    fidelity = {name: rival.fidelity for name, rival in rivals.items() if rival.fidelity is not None}
+    return standing(objective, values, counts, clusters, chosen, fidelity or None)
+
+
+def _across(objective: str, best: dict[str, Candidate], clusters: Sequence[Hashable]) -> dict[str, Any] | None:
+    """Return how the targets' chosen models stand to the best of them."""
+    if len(best) < 2 or objective.startswith("pareto:"):
+        return None
+    first = max(best, key=lambda target: -np.inf if np.isnan(best[target].value) else best[target].value)
+    return _standing(objective, best, clusters, first)
 
 
 def _frozen(
@@ -328,21 +211,47 @@ def _frozen(
     question = {"objective": config.objective, "trials": trials, "data": dataset.content_hash}
     if kept.is_file():
         before: dict[str, Any] = json.loads(kept.read_text())
-        if before["question"] == question and "candidates" in before:
+        if before["question"] == question and "across" in before:
             return before
     clusters = clusters_of([(ref.field, ref.frame) for ref in dataset.frames("val")])
-    standings, candidates = {}, {}
+    standings: dict[str, dict[str, Any]] = {}
+    candidates: dict[str, dict[str, Any]] = {}
+    best: dict[str, Candidate] = {}
+    left_out: dict[str, str] = {}
     for target in dict.fromkeys(trial.target for trial in chosen):
         rivals = []
         for trial in (trial for trial in chosen if trial.target == target):
-            rivals.append(examine(trial, run_dir / "trials" / trial.id, dataset, config.objective))
+            try:
+                rivals.append(examine(trial, run_dir / "trials" / trial.id, dataset, config.objective))
+            except Exception as fault:
+                left_out[trial.id] = f"{type(fault).__name__}: {fault}".splitlines()[0][:300]
+                say(f"  {trial.id}: left out, cannot be scored: {left_out[trial.id]}")
+                continue
             say(f"  {trial.id}: {config.objective} {rivals[-1].value:.4f} on the validation frames")
-        best, found = _best(config.objective, rivals, clusters)
-        hand_over(best, run_dir / "trials" / best.trial.id, run_dir / "best" / target, dataset, config, rivals)
-        say(f"{target}: {found['sentence']}")
-        standings[target] = found
-        for rival, row in ((r, row) for r in rivals for row in found["candidates"] if row["trial"] == r.trial.id):
-            candidates[rival.trial.id] = row | {"decode": asdict(rival.fit.params), "speed": rival.speed}
-    answer = {"question": question, "standings": standings, "candidates": candidates}
+        if not rivals:
+            continue
+        configurations = pooled(rivals, clusters)
+        best[target], standings[target] = _best(config.objective, configurations, clusters)
+        own = best[target].trial.id
+        hand_over(best[target], run_dir / "trials" / own, run_dir / "best" / target, dataset, config, rivals)
+        say(f"{target}: {standings[target]['sentence']}")
+        for rival in rivals:
+            row = _row_of(rival, standings[target]["candidates"])
+            shown = {key: value for key, value in row.items() if key not in ("seeds", "sd")}
+            several = {"mean": row["value"], "sd": row["sd"]} if "seeds" in row else {}
+            facts = {"trial": rival.trial.id, "value": rival.value, "decode": asdict(rival.fit.params)}
+            candidates[rival.trial.id] = shown | several | facts | {"speed": rival.speed, "configuration": row["trial"]}
+    answer = {
+        "question": question,
+        "standings": standings,
+        "candidates": candidates,
+        "across": _across(config.objective, best, clusters),
+        "left_out": left_out,
+    }
     files.write_json(kept, answer)
     return answer
+
+
+def _row_of(rival: Candidate, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the standing of a candidate's configuration."""
+    return next(row for row in rows if rival.trial.id in (row["trial"], *row.get("seeds", ())))

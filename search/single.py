@@ -13,17 +13,19 @@ from ruamel.yaml import YAML
 from data_io import errors, files
 from data_io.errors import BadInput
 from search import prepare
+from search.asha import has_diverged
 from search.config import dump, load
 from search.console import say
 from search.options import CONFIG_OF_A_RUN
 from search.predict import RUN_FACTS, dataset_of
-from search.recorder import COLUMNS, Row, read_metrics
+from search.recorder import COLUMNS, Diverged, Row, read_metrics
 from search.space import TrialConfig
 from search.tracking import make_tracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from data_io.store import Dataset
     from search.batches import Banks
     from search.config import Config
 
@@ -35,19 +37,17 @@ def one_trial(config: Config, run_dir: Path) -> int:
     """Train the only trial of a configuration in ``run_dir/trials/<id>``; a trial that was cut goes on."""
     config = config.model_copy(update={"schedule": config.schedule.model_copy(update={"references": ()})})
     config = prepare.settled_config(config, run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    dataset = prepare.prepare_data(config, run_dir)
-    config = prepare.resolve(config, dataset)
-    plan, notes = prepare.make_plan(config, dataset, run_dir)
-    for cell in plan.infeasible:
-        raise BadInput(f"{cell.target} {cell.architecture} {cell.encoder} {cell.loss}: infeasible: {cell.reason}")
-    if len(plan.trials) != 1:
-        raise BadInput(f"{len(plan.trials)} trials; name one target, architecture, encoder, loss and seed")
-    for note in notes:
-        say(f"note: {note}")
+    made = prepare.make_folder(run_dir)
+    try:
+        dataset = prepare.prepare_data(config, run_dir)
+        config = prepare.resolve(config, dataset)
+        trial = _only_trial(config, dataset, run_dir)
+    except BadInput:
+        if made:
+            prepare.remove_unstarted(run_dir)
+        raise
     files.write_text(run_dir / CONFIG_OF_A_RUN, dump(config))
     files.write_json(run_dir / RUN_FACTS, prepare.run_facts(config, dataset, run_dir))
-    trial = plan.trials[0]
     tracker = make_tracker(config.tracking, run_dir, run_dir.name)
     tracker.start_trial(trial.id, trial.model_dump(mode="json"))
     status = "failed"
@@ -55,11 +55,26 @@ def one_trial(config: Config, run_dir: Path) -> int:
         banks = prepare.decode_frames(config, dataset, run_dir)
         best = _train(trial, banks, run_dir / "trials" / trial.id, run_dir, told=partial(tracker.epoch, trial.id))
         status = "completed"
+    except Diverged as fault:
+        status = "diverged"
+        say(f"DIVERGED {trial.id}: {fault}")
+        return errors.NO_TRIAL
     finally:
         tracker.finish_trial(trial.id, {"status": status})
         tracker.close()
     say(f"{trial.id}: best epoch {best['epoch']}, validation dataset IoU {best['val_dataset_iou']:.6f}")
     return errors.DONE
+
+
+def _only_trial(config: Config, dataset: Dataset, run_dir: Path) -> TrialConfig:
+    plan, notes = prepare.make_plan(config, dataset, run_dir)
+    for cell in plan.infeasible:
+        raise BadInput(f"{cell.target} {cell.architecture} {cell.encoder} {cell.loss}: infeasible: {cell.reason}")
+    if len(plan.trials) != 1:
+        raise BadInput(f"{len(plan.trials)} trials; name one target, architecture, encoder, loss and seed")
+    for note in notes:
+        say(f"note: {note}")
+    return plan.trials[0]
 
 
 def replay(trial_folder: Path, out: Path | None = None) -> int:
@@ -84,7 +99,13 @@ def replay(trial_folder: Path, out: Path | None = None) -> int:
         raise BadInput(f"{trial_folder}: no trained trial; give RUN/trials/ID")
     run_dir = trial_folder.absolute().parent.parent
     trial = TrialConfig.model_validate(YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")))
+    if trial.processes > 1:
+        raise BadInput(
+            f"{trial.id}: {trial.processes} processes trained it together; only a trial of one can be replayed"
+        )
     config, dataset = load(None, run_dir / CONFIG_OF_A_RUN, []), dataset_of(run_dir)
+    if trial.fold is not None:
+        dataset = dataset.in_fold(trial.fold)
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch)
         if (folder / "metrics.csv").exists():
@@ -123,6 +144,8 @@ def _train(
         say(f"epoch {row['epoch']}/{trial.epochs}  {values}  {row['seconds']:.1f} s")
         if told is not None:
             told(row)
+            if has_diverged(row["train_loss"]) or has_diverged(row["rung_metric"]):
+                raise Diverged(f"epoch {row['epoch']}: training loss {row['train_loss']}, rung {row['rung_metric']}")
         if row["epoch"] == last:
             raise _Enough
 

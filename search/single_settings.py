@@ -18,8 +18,10 @@ SETTINGS = {
 ALONE = ("space.mode=grid", "space.trials=null", "space.stardist_unet=false", "schedule.asha=false")
 
 
-def overrides(given: list[str]) -> list[str]:
+def overrides(given: list[str], *, resumed: bool = False) -> list[str]:
     """Return the overrides of a search of one trial; `given` may name its settings shortly, as a sweep does.
+
+    One that is `resumed` is a search of one trial already.
 
     >>> overrides(["architecture=unet", "target=star", "loss=stardist", "train.crop=128"])[4:]
     ['space.architectures=[unet]', 'space.targets=[star]', 'space.losses={star: [stardist]}', 'train.crop=128']
@@ -36,4 +38,4 @@ def overrides(given: list[str]) -> list[str]:
             short.append(f"space.losses={{{named['target']}: [{value}]}}")
         else:
             short.append(SETTINGS.get(name, f"{name}={{}}").format(value))
-    return [*ALONE, *short, *whole]
+    return [*(() if resumed else ALONE), *short, *whole]

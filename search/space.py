@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from search.config import Config, ReferenceConfig, SpaceConfig, TrainConfig  # noqa: TC001 - pydantic reads the annotations
 from search.feasibility import Cache, Feasibility
+from search.models import smallest_side
 
 
 class TrialConfig(BaseModel):
@@ -42,6 +43,11 @@ class TrialConfig(BaseModel):
     fold: int | None = None
     train: TrainConfig
 
+    @property
+    def configuration(self) -> str:
+        """Everything that decides its numbers but the seed, as one text; trials with the same one are repeats."""
+        return self.model_dump_json(exclude={"id", "seed", "reference", "cpus", "gpus", "micro", "processes", "fold"})
+
 
 Setting = tuple[float, float, float]
 """Learning rate, weight decay and strength of augmentation."""
@@ -66,6 +72,8 @@ class Plan:
 
     Attributes
     ----------
+    feasible
+        Cells of the grid of architectures and encoders that run; StarDist's own network is counted with neither.
     of_winner
         References that wait for the best trial.
     rows, make
@@ -78,6 +86,7 @@ class Plan:
     of_winner: tuple[ReferenceConfig, ...] = ()
     rows: tuple[tuple[Cell, Setting], ...] = ()
     make: Callable[[Cell, Setting, int], TrialConfig] | None = None
+    feasible: int = 0
 
     def possible(self) -> list[TrialConfig]:
         """Return the trials, and those that may be proposed, each with one seed."""
@@ -143,7 +152,9 @@ def plan(
     grid = [trial(*row, seed) for seed in space.seeds for row in rows if not spared(row, seed)]
     ordered = _placed(references, grid, config.schedule.references_placed)
     of_winner = tuple(reference for reference in config.schedule.references if reference.architecture == "winner")
-    return Plan(tuple(ordered), infeasible, tuple(sorted(changed)), of_winner, proposed, trial if proposed else None)
+    feasible = sum(cell[1] != "stardist_unet" for cell in cells) - len(infeasible)
+    make = trial if proposed else None
+    return Plan(tuple(ordered), infeasible, tuple(sorted(changed)), of_winner, proposed, make, feasible)
 
 
 def draw(space: SpaceConfig, rows: list[tuple[Cell, Setting]], rng: np.random.Generator) -> list[tuple[Cell, Setting]]:
@@ -231,8 +242,10 @@ def make_trial(
     space, epochs, crop, gap = config.space, config.train.max_epochs, runs.crop, False
     if reference is not None:
         epochs, gap = config.schedule.reference_epochs or epochs, reference.gap
-        crop = max(runs.crop, reference.crop or runs.crop)
-    name = "-".join(part for part in (target, architecture, encoder, loss, "gap" if gap else "") if part)
+        if reference.crop is not None:
+            crop = max(reference.crop, smallest_side(architecture, runs.output_stride))
+    size = f"{crop}px" if crop != runs.crop else ""
+    name = "-".join(part for part in (target, architecture, encoder, loss, "gap" if gap else "", size) if part)
     if (
         space.continuous
         or max(map(len, (space.learning_rate, space.weight_decay, space.augmentation, space.seeds))) > 1

@@ -103,7 +103,7 @@ def run_trial(
             plugins=LightningEnvironment() if trial.processes > 1 else None,
             precision=PRECISIONS[trial.train.precision],  # type: ignore[arg-type]
             gradient_clip_val=trial.train.gradient_clip,
-            deterministic=trial.train.deterministic,
+            deterministic="warn" if trial.train.deterministic else False,
             callbacks=[recorder],
             logger=False,
             enable_checkpointing=False,

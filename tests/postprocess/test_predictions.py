@@ -98,3 +98,11 @@ def test_an_empty_frame_is_stored_as_such(store):
     store.write("two_class", REF, two_class.perfect(np.zeros((21, 16), int)))
     assert store.has("two_class", REF)
     assert store.read("two_class", REF).probability.max() == 0
+
+
+def test_frames_predicted_in_another_way_are_no_longer_there(store):
+    store.add_method("star", "star", 2, 1, 32, FIELDS, {"model_sha256": "a", "tta": False})
+    assert store.has("star", REF)
+    store.add_method("star", "star", 2, 1, 32, FIELDS, {"model_sha256": "a", "tta": True})
+    assert not store.has("star", REF)
+    assert store.attrs("star")["tta"] is True

@@ -87,8 +87,13 @@ def test_the_preprocessing_is_that_of_the_project(made: dict[str, Any]) -> None:
 
 
 def test_what_is_no_model_or_would_overwrite_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(BadInput, match=r"no model\.json"):
         main([str(tmp_path / "nothing")])
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(BadInput, match="no such folder"):
+        main([str(tmp_path / "model.json")])
+    (tmp_path / "model.json").unlink()
     (tmp_path / "there.zip").write_text("mine")
     with pytest.raises(BadInput, match="exists"):
         main([str(tmp_path), "--out", str(tmp_path / "there.zip")])

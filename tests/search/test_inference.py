@@ -52,6 +52,7 @@ class Same(torch.nn.Module):
     def __init__(self, target: str) -> None:
         super().__init__()
         self.target = target
+        self.smallest = 32
         self.anything = torch.nn.Parameter(torch.zeros(1))
         self.seen: list[tuple[int, ...]] = []
 
@@ -120,3 +121,23 @@ def test_speed_is_megapixels_of_the_frame_over_seconds(
     clock = iter([0.0, 2.0, 10.0, 10.5, 20.0, 23.0])
     monkeypatch.setattr("search.speed.time.perf_counter", lambda: next(clock))
     assert megapixels_per_second(network, (1, 100, 200)) == pytest.approx(0.02 / 0.5)
+
+
+@pytest.mark.parametrize(("output_stride", "size"), [(32, (64, 100)), (16, (40, 130))])
+@pytest.mark.parametrize("tta", [False, True])
+def test_a_frame_smaller_than_a_network_takes_is_predicted_all_the_same(
+    output_stride: int, size: tuple[int, int], tta: bool
+) -> None:
+    network = models.build("pan", "resnet18", "star", output_stride=output_stride).eval()
+    image = np.random.default_rng(0).random((1, *size), dtype=np.float32)
+    with pytest.raises((RuntimeError, ValueError)):
+        network(torch.from_numpy(np.pad(image, ((0, 0), (0, -size[0] % 32), (0, -size[1] % 32)))[None]))
+    prediction = inference.predict(network, image, tta=tta)
+    assert prediction.shape == size
+    assert prediction.probability.shape == (1, size[0] // 2, size[1] // 2)
+
+
+def test_the_last_tiles_of_a_frame_may_be_smaller_than_a_network_takes() -> None:
+    network = models.build("pan", "resnet18", "two_class", output_stride=32).eval()
+    image = np.random.default_rng(0).random((1, 520, 340), dtype=np.float32)
+    assert inference.predict(network, image, tile=256, margin=32).probability.shape == (1, 520, 340)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
-from data_io import errors
+from data_io import errors, synthetic
+from data_io.convert import convert
 from data_io.errors import BadInput
 from search.config import load
+from search.prepare import settled_config
 from search.recorder import COLUMNS, read_metrics, write_metrics
 from search.run import main
 from search.single import first_difference, replay
@@ -56,6 +60,75 @@ def test_a_replay_names_the_first_value_that_differs(trained: Path, capsys: pyte
     finally:
         write_metrics(trained / "metrics.csv", rows)
     assert f"differs: epoch 2: val_loss {forged[1]['val_loss']!r}" in capsys.readouterr().out
+
+
+def test_a_trial_of_one_run_goes_on_with_resume(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained.parent.parent
+    before = read_metrics(trained / "metrics.csv")
+    assert main(["--one-trial", "--resume", str(run)]) == errors.DONE
+    assert read_metrics(trained / "metrics.csv") == before
+
+
+def test_a_trial_trained_by_several_processes_or_with_a_fold_that_is_gone_is_not_replayed(
+    trained: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.parent.parent, run)
+    file = run / "trials" / TRIAL / "config.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("processes: 1", "processes: 2"))
+    with pytest.raises(BadInput, match="2 processes"):
+        replay(file.parent)
+    file.write_text(text.replace("fold: null", "fold: 1"))
+    with pytest.raises(BadInput, match="no folds"):
+        replay(file.parent)
+
+
+def test_a_trial_whose_loss_is_no_number_is_told_and_ends_with_its_own_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = ["target=two_class", "architecture=unet", "encoder=resnet18", "loss=dice", "learning_rate=1e30"]
+    loose = ["train.gradient_clip=null"]
+    assert main(["--one-trial", "--out", str(tmp_path / "run"), *cell, *loose, *SMALL]) == errors.NO_TRIAL
+    assert "DIVERGED two_class-unet-resnet18-dice" in capsys.readouterr().out
+
+
+def test_determinism_by_switch_trains_and_repeats(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    cell = ["target=three_class", "architecture=fpn", "encoder=resnet18", "loss=boundary_ce_dice"]
+    try:
+        assert main(["--one-trial", "--out", str(run), *cell, *SMALL, "train.deterministic=true"]) == errors.DONE
+        assert torch.are_deterministic_algorithms_enabled()
+        assert replay(run / "trials" / "three_class-fpn-resnet18-boundary_ce_dice") == errors.DONE
+    finally:
+        torch.use_deterministic_algorithms(mode=False)
+
+
+def test_a_refused_trial_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="trials; name one"):
+        main(["--one-trial", "--out", str(tmp_path / "run"), *SMALL])
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(BadInput, match="cannot be made a folder"):
+        main(["--out", str(tmp_path / "file"), *SMALL])
+
+
+def test_what_a_kill_left_half_written_is_in_nobodys_way(tmp_path: Path) -> None:
+    config = load("demo", None, [])
+    (tmp_path / ".dataset.zarr.host.1.partial").mkdir()
+    (tmp_path / ".config.yaml.1.tmp").touch()
+    assert settled_config(config, tmp_path) == config
+    (tmp_path / "thesis.docx").touch()
+    with pytest.raises(BadInput, match="no run"):
+        settled_config(config, tmp_path)
+
+
+def test_folds_a_finished_data_set_lacks_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    synthetic.write(tmp_path / "raw", fields=3, frames=2, size=(96, 96), preset="easy", seed=1)
+    store = convert(tmp_path / "raw", tmp_path / "dataset.zarr").path
+    with pytest.raises(BadInput, match="holds no folds, but 3 are asked for"):
+        main(["--data", str(store), "--folds", "3", "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
 
 
 def test_times_and_memory_are_no_difference() -> None:
