@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from data_io import files
 from data_io.errors import BadInput
 from data_io.location import is_remote
 from data_io.provenance import provenance
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from search.batches import Banks
     from search.space import Plan
 
+MEMORY = "memory.json"
 RUNS = "runs"
 """Where runs without a name go."""
 
@@ -144,23 +147,39 @@ def make_plan(config: Config, dataset: Dataset, run_dir: Path, *, fetch: bool = 
     return plan(config, dataset.channels, weights=pretraining), notes
 
 
-def decode_frames(config: Config, dataset: Dataset, run_dir: Path, part: str = "") -> Banks:
+def decode_frames(config: Config, dataset: Dataset, run_dir: Path, part: str = "", into: Path | None = None) -> Banks:
     """Decode training and validation frames once into memory maps that all trials share; `part` keeps folds apart.
 
-    Training frames that are larger than the memory given to them are streamed instead; see `data_io.stream`.
+    Training frames that are larger than the memory given to them are streamed instead; see `data_io.stream`. They go
+    into the cache of the run, or into another folder.
     """
     from data_io import stream
     from data_io.crops import FrameBank
     from search.batches import Banks
 
-    cache, given = run_dir / "cache" / part, config.data.memory_gb
+    cache = (into or run_dir) / "cache" / part
     refs = dataset.frames("train")
-    opened = stream.open_frames([dataset], [refs], cache / "train", None if given is None else int(given * 1e9))
+    opened = stream.open_frames([dataset], [refs], cache / "train", _memory_for_frames(config, run_dir))
     if isinstance(opened, stream.FrameStream):
         size = stream.bank_bytes(dataset, refs) / 1e9
         say(f"training frames need {size:.3g} GB decoded: streamed, {opened.window} frames of each lane at a time")
     FrameBank.build(dataset, dataset.frames("val"), cache / "val")
     return Banks(train=(cache / "train").resolve(), val=(cache / "val").resolve())
+
+
+def _memory_for_frames(config: Config, run_dir: Path) -> int:
+    """Bytes that decoded training frames may take: as configured, else what was found free when the run began.
+
+    It decides the order of streamed crops, so a run keeps to it, on whatever day and machine it goes on or is replayed.
+    """
+    from data_io import stream
+
+    if config.data.memory_gb is not None:
+        return int(config.data.memory_gb * 1e9)
+    kept = run_dir / MEMORY
+    if not kept.is_file():
+        files.write_json(kept, {"bytes_for_decoded_frames": int(stream.SHARE * stream.free_bytes())})
+    return int(json.loads(kept.read_text())["bytes_for_decoded_frames"])
 
 
 def count_parameters(plan: Plan, dataset: Dataset) -> dict[str, int]:

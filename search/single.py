@@ -110,7 +110,7 @@ def replay(trial_folder: Path, out: Path | None = None) -> int:
         folder = out or Path(scratch)
         if (folder / "metrics.csv").exists():
             raise BadInput(f"{folder}: holds a trial; give a new folder with --out")
-        banks = prepare.decode_frames(config, dataset, Path(scratch))
+        banks = prepare.decode_frames(config, dataset, run_dir, into=Path(scratch))
         _train(trial, banks, folder, run_dir, last=recorded[-1]["epoch"])
         again = read_metrics(folder / "metrics.csv")
     if (difference := first_difference(recorded, again)) is not None:

@@ -200,3 +200,10 @@ def test_trials_cut_in_an_epoch_by_the_budget_get_their_ending(tmp_path: Path) -
 
 def test_settled_states_are_those_a_resumed_search_leaves_alone() -> None:
     assert {"completed", "stopped", "failed", "diverged"} == SETTLED
+
+
+def test_the_gpus_of_all_processes_of_a_trial_are_counted(tmp_path: Path) -> None:
+    judge, _ = scheduler(tmp_path)
+    reference = next(t for t in PLAN.trials if t.reference).model_copy(update={"gpus": 1.0, "processes": 4})
+    judge.on_trial_result(None, ray_trial(reference), row(1, 0.5))  # type: ignore[arg-type]
+    assert judge.ledger.trials()[reference.id].rows[1]["gpus"] == 4.0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from data_io import errors, synthetic
+from data_io import errors, stream, synthetic
 from data_io.convert import convert
 from data_io.errors import BadInput
 from search.config import load
@@ -49,6 +50,23 @@ def test_one_trial_leaves_what_a_trial_of_a_search_leaves(trained: Path) -> None
 def test_a_replay_gives_every_metric_bit_by_bit(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert replay(trained) == errors.DONE
     assert "2 epochs, every metric equal" in capsys.readouterr().out
+
+
+def test_a_replay_streams_its_frames_as_the_trial_did_whatever_memory_is_free_now(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int | None] = []
+    opened = stream.open_frames
+
+    def watched(datasets: Any, refs: Any, folder: Any, budget: int | None = None) -> Any:
+        given.append(budget)
+        return opened(datasets, refs, folder, budget)
+
+    monkeypatch.setattr(stream, "open_frames", watched)
+    monkeypatch.setattr(stream, "free_bytes", lambda: 0)
+    assert replay(trained) == errors.DONE
+    assert given == [json.loads((trained.parent.parent / "memory.json").read_text())["bytes_for_decoded_frames"]]
+    assert given[0] > 0
 
 
 def test_a_replay_names_the_first_value_that_differs(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

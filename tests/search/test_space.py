@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from data_io.errors import BadInput
 from search.config import Config, load
 from search.feasibility import Feasibility
 from search.space import between, of_winner, plan
@@ -157,3 +158,26 @@ def test_random_mode_draws_without_repetition_and_by_seed(seed: int) -> None:
     assert len(set(drawn(seed))) == 7
     assert drawn(seed) == drawn(seed)
     assert drawn(0) != drawn(1)
+
+
+def test_a_continuous_draw_needs_something_to_draw_between() -> None:
+    with pytest.raises(BadInput, match="list two"):
+        load("demo", None, [*RANDOM, "space.continuous=true"])
+
+
+def test_references_of_one_cell_on_crops_of_two_sizes_are_two_trials() -> None:
+    cell = "architecture: pan, encoder: resnet34, target: star, loss: stardist"
+    references = f"schedule.references=[{{{cell}}}, {{{cell}, crop: 192}}, {{{cell}, crop: 64}}]"
+    made = plan(load("demo", None, [references, "train.crop=160"]), examine=_all_run)
+    found = {t.id: t.crop for t in made.trials if t.reference}
+    name = "star-pan-resnet34-stardist"
+    assert found == {f"{name}-reference": 160, f"{name}-192px-reference": 192, f"{name}-128px-reference": 128}
+
+
+def test_the_cells_that_run_are_counted_without_stardists_own_network() -> None:
+    assert plan(load("search", None, ["train.crop=224"]), examine=study).feasible == 432
+    assert plan(load("paper", None, []), examine=study).feasible == 36
+
+
+def _all_run(cells: list[tuple[str, str]]) -> dict[tuple[str, str], Feasibility]:
+    return {cell: Feasibility(True, 160, 16) for cell in cells}

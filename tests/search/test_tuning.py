@@ -175,3 +175,42 @@ def test_two_processes_train_one_trial_together(ray_with: Any, banks: Banks, tmp
     assert rows[0]["train_loss"] == pytest.approx(by_one[0]["train_loss"], rel=0.1)
     together, _ = load_best(trial, folder, 1)
     assert all(bool(torch.isfinite(value).all()) for value in together.state_dict().values())
+
+
+def test_shares_pack_two_gpus_and_a_trial_finds_torch_imported(ray_with: Any, banks: Banks, tmp_path: Path) -> None:
+    def tell() -> None:
+        import os
+        import sys
+        import time
+
+        import ray
+
+        from search import tuning
+
+        train, started = tuning.run_trial, []
+
+        def told(trial: Any, banks: Any, folder: Path, *rest: Any) -> Any:
+            [gpu] = ray.get_gpu_ids()  # type: ignore[no-untyped-call]
+            folder.mkdir(parents=True, exist_ok=True)
+            began, imported = time.time(), "pytorch_lightning" in sys.modules and bool(started)
+            started.append(trial.id)
+            try:
+                return train(trial, banks, folder, *rest)
+            finally:
+                facts = f"{os.getpid()} {gpu} {began} {time.time()} {int(imported)}"
+                (folder / "told.txt").write_text(facts)
+
+        tuning.run_trial = told  # type: ignore[assignment]
+
+    ray_with(2, tell)
+    shares = Shares(CONFIG, {}, 0.5, 0.5, Ledger(tmp_path / "ledger.jsonl"))
+    trials = [trial_of(f"t{i}", seed=i, cpus=0.5) for i in range(10)]
+    ledger = train(trials, banks, tmp_path, shares)
+    assert {ledger.trials()[trial.id].status for trial in trials} == {"completed"}
+    told = [(tmp_path / "trials" / trial.id / "told.txt").read_text().split() for trial in trials]
+    assert len({pid for pid, *_ in told}) <= 5, "four at a time, and one that stood ready"
+    assert sum(int(again) for *_, again in told) >= 5, "most trials began in a process that had trained another"
+    assert {gpu for _, gpu, *_ in told} == {"0", "1"}
+    for gpu in ("0", "1"):
+        spans = [(float(began), float(ended)) for _, own, began, ended, _ in told if own == gpu]
+        assert max(sum(a <= moment < b for a, b in spans) for moment, _ in spans) <= 2
