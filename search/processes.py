@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from search.recorder import Row
     from search.space import TrialConfig
 
+LAST_WORDS = 20
+"""Seconds that the other processes get to tell why they ended, once the first one has failed."""
+
 
 def train_together(
     trial: TrialConfig, banks: Banks, folder: Path, report: Callable[[Row], None], encoders: Path | None
@@ -41,8 +44,13 @@ def train_together(
             num_cpus=trial.cpus, num_gpus=trial.gpus, scheduling_strategy=place, max_retries=0
         )
         others.append(member.remote(trial, banks, folder, encoders, rank, meeting))
-    with _member_of_group(rank=0, meeting=meeting):
-        best = run_trial(trial, banks, folder, report, encoders)
+    try:
+        with _member_of_group(rank=0, meeting=meeting):
+            best = run_trial(trial, banks, folder, report, encoders)
+    except RuntimeError:
+        ended, _ = ray.wait(others, num_returns=len(others), timeout=LAST_WORDS)
+        ray.get(ended)  # where a member failed, that is the cause; the first one only lost its connection
+        raise
     ray.get(others)
     return best
 

@@ -214,3 +214,26 @@ def test_shares_pack_two_gpus_and_a_trial_finds_torch_imported(ray_with: Any, ba
     for gpu in ("0", "1"):
         spans = [(float(began), float(ended)) for _, own, began, ended, _ in told if own == gpu]
         assert max(sum(a <= moment < b for a, b in spans) for moment, _ in spans) <= 2
+
+
+def test_memory_that_one_of_several_processes_lacks_is_the_reason_told(
+    ray_with: Any, banks: Banks, tmp_path: Path
+) -> None:
+    def little_memory_in_the_second() -> None:
+        import torch
+
+        from search.module import SegmentationModule
+
+        step = SegmentationModule.training_step
+
+        def limited(self: Any, batch: Any) -> Any:
+            if self.trainer.global_rank == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return step(self, batch)
+
+        SegmentationModule.training_step = limited  # type: ignore[method-assign]
+
+    ray_with(0, little_memory_in_the_second)
+    shares = Shares(CONFIG, {}, 1.0, 0.0, Ledger(tmp_path / "ledger.jsonl"))
+    ledger = train([trial_of("whole-node", processes=2, reference=True)], banks, tmp_path, shares)
+    assert "out of memory" in ledger.trials()["whole-node"].ending["reason"]
