@@ -197,7 +197,8 @@ def test_new_images_are_measured_with_every_model(run: Path, tmp_path: Path) -> 
 
 def test_a_dry_run_lists_trials_and_cost_and_writes_nothing(tmp_path: Path) -> None:
     done = command("search.run", "--out", tmp_path / "none", "--dry-run", *SMALL)
-    assert "6 trials, 0 infeasible cells" in done.stdout
+    assert "6 feasible and 0 infeasible cells of the grid" in done.stdout
+    assert "6 trials; " in done.stdout
     assert "estimated: about" in done.stdout
     assert not (tmp_path / "none").exists()
 
