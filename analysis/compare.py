@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import chapters, comparisons, early_stopping, figures, search_chapters, verdict
+from analysis import chapters, comparisons, decoding, early_stopping, figures, search_chapters, verdict
 from analysis.record import read_record
 from analysis.report import Page, render
 from analysis.results import Results
@@ -95,6 +95,7 @@ def page(results: Results) -> Page:
         chapters.agreement_chapter(results, tint),
         chapters.trait_chapter(results, tint),
         chapters.comparison_chapter(results),
+        decoding.decoding_chapter(record, tint) if record else None,
         search_chapters.leaderboard_chapter(record) if record else None,
         search_chapters.table_1_chapter(record) if record else None,
         search_chapters.architecture_chapter(record) if record else None,

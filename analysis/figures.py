@@ -92,6 +92,34 @@ def learning(curves: Sequence[Curve], column: str, label: str, colour: Mapping[s
         )
 
 
+def decode_curves(
+    target: str,
+    along: Mapping[str, Sequence[tuple[float, float]]],
+    chosen: Mapping[str, Any],
+    score: str,
+    tint: str,
+) -> Picture:
+    """Draw the best score at each value tried of each decode parameter, a panel each, the choice marked."""
+    with _figure(2.2 * len(along), 2.3, 1, len(along)) as (figure, axes):
+        for axis, (name, profile) in zip(axes, along.items(), strict=True):
+            values, best = zip(*profile, strict=True)
+            axis.plot(values, best, "o-", color=tint or BLUE, linewidth=1.4, markersize=3)
+            if chosen.get(name) is not None:
+                axis.axvline(float(chosen[name]), color=BLACK, linewidth=0.9, linestyle=(0, (4, 2)))
+            axis.set(title=name)
+        low = min(best for profile in along.values() for _, best in profile)
+        high = max(best for profile in along.values() for _, best in profile)
+        for axis in axes:
+            margin = max(0.05 * (high - low), 0.002)
+            axis.set_ylim(low - margin, high + margin)
+        axes[0].set_ylabel(score)
+        return _svg(
+            figure,
+            f"Best validation {score} of {target} along {', '.join(along)}.",
+            f"{target}: best validation {score} at each value tried; dashed: chosen.",
+        )
+
+
 def heat_map(
     values: NDArray[np.floating], rows: Sequence[str], columns: Sequence[str], title: str, label: str
 ) -> Picture:

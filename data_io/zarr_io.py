@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 CHUNK = 2048
 """Longest side of a chunk, in px."""
+MANY = 8
+"""Of more channels a chunk is smaller, so that a window of a large frame costs no more than it shows."""
 CODECS = frozenset(
     {"bytes", "transpose", "zstd", "gzip", "zlib", "blosc", "lz4", "crc32", "crc32c", "sharding_indexed"}
 )
@@ -125,12 +127,14 @@ def create_array(
 
 
 def chunks_of(shape: tuple[int, ...], axes: Sequence[str]) -> tuple[int, ...]:
-    """Return the shape of a chunk: one frame, all its channels, at most 2048 px along y and x.
+    """Return the shape of a chunk: one frame, all its channels, at most 2048 px along y and x, 512 of many channels.
 
-    >>> chunks_of((47, 2, 904, 5000), "tcyx")
-    (1, 2, 904, 2048)
+    >>> chunks_of((47, 2, 904, 5000), "tcyx"), chunks_of((47, 32, 904, 5000), "tcyx")
+    ((1, 2, 904, 2048), (1, 32, 512, 512))
     """
-    longest = {"t": 1, "y": CHUNK, "x": CHUNK}
+    channels = dict(zip(axes, shape, strict=True)).get("c", 1)
+    side = CHUNK if channels <= MANY else CHUNK // 4
+    longest = {"t": 1, "y": side, "x": side}
     return tuple(min(n, longest.get(axis, n)) for n, axis in zip(shape, axes, strict=True))
 
 

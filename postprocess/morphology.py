@@ -2,7 +2,8 @@
 
 Area is the pixel count and the perimeter Crofton's formula in four directions. Circularity, solidity and shape index
 come from one smooth outline, the 0.5 level of the cell's mask blurred with sigma 1: on discs of radius 8-15 px its
-perimeter is off by +0.05 % and its circularity by -1.1 % and never above 1. ``*_trackmate`` is what TrackMate prints.
+perimeter is off by +0.05 % and its circularity by -1.1 % and never above 1. The Feret diameters are those of its convex
+hull. ``*_trackmate`` is what TrackMate prints.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from numba import njit
 
 from data_io.errors import BadInput
 from postprocess import trackmate
-from postprocess.polygon import hull_area, perimeter, signed_area
+from postprocess.polygon import feret, hull, perimeter, signed_area
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
 NO_CONTOUR = "too small for a contour"
+MAX_ID = 2**63 - 1
 LEVEL = 0.5
 REACH = 4
 KERNEL = np.exp(-0.5 * np.arange(-REACH, REACH + 1) ** 2) / np.exp(-0.5 * np.arange(-REACH, REACH + 1) ** 2).sum()
@@ -37,7 +39,10 @@ CROFTON = np.array(
 
 
 def measure(
-    labels: NDArray[np.integer], image: NDArray[Any] | None = None, pixel_size_um: float | None = None
+    labels: NDArray[np.integer],
+    image: NDArray[Any] | None = None,
+    pixel_size_um: float | None = None,
+    origin: tuple[int, int] = (0, 0),
 ) -> pd.DataFrame:
     """Measure every cell of one frame.
 
@@ -46,15 +51,21 @@ def measure(
     labels
         ``(Y, X)`` integers, 0 background, each positive value a cell, also if it lies in several pieces.
     image
-        ``(C, Y, X)`` grey values for the intensities, or None.
+        ``(C, Y, X)`` grey values, integers or floats, for intensities and focus of each channel, or None.
     pixel_size_um
         Side of a pixel in micrometres; adds the ``_um`` columns.
+    origin
+        Row and column of the labels' corner in the frame they were cut from; TrackMate's measures depend on it a little
+        (`trackmate.largest`). Positions are those in ``labels``.
 
     Returns
     -------
     One row per cell in order of label; column names carry the unit. ``bbox_*`` is half-open, ``orientation_rad`` runs
-    from the row axis to the long axis counter-clockwise, ``contact_px`` counts pixel edges shared with other cells.
-    Traits of a cell without a contour are NaN and ``reason`` says so.
+    from the row axis to the long axis counter-clockwise, ``contact_px`` counts pixel edges shared with other cells,
+    ``feret_max_px`` and ``feret_min_px`` are the largest and smallest width. ``focus_c*`` is the mean squared gradient
+    (Sobel, grey values per px) in the cell over its squared mean grey value, in 1/px2: blur lowers it and brightness
+    cancels out (Tenengrad, Krotkov 1988, Int J Comput Vis 1:223); NaN unless the mean is positive. Traits of a cell
+    without a contour are NaN and ``reason`` says so.
 
     Raises
     ------
@@ -78,15 +89,18 @@ def measure(
         "shape_index": outlines[:, 1] / np.sqrt(outlines[:, 0]),
         "contour_area_px2": outlines[:, 0],
         "contour_perimeter_px": outlines[:, 1],
+        "feret_max_px": outlines[:, 3],
+        "feret_min_px": outlines[:, 4],
     }
     if pixel_size_um is not None:
-        for name in ("perimeter", "radius", "contour_perimeter"):
+        for name in ("perimeter", "radius", "contour_perimeter", "feret_max", "feret_min"):
             table[f"{name}_um"] = table[f"{name}_px"] * float(pixel_size_um)
         for name in ("area", "contour_area"):
             table[f"{name}_um2"] = table[f"{name}_px2"] * float(pixel_size_um) ** 2
     table |= _position(sums, boxes, cells.shape)
     table |= _contacts(pairs, len(ids))
-    traits, table["n_pieces"] = trackmate.largest(cells, len(ids))
+    table["holes_px"] = (outlines[:, 5] - area).astype(np.int64)
+    traits, table["n_pieces"] = trackmate.largest(cells, len(ids), origin)
     table |= {f"{name}_trackmate": traits[:, k] for k, name in enumerate(trackmate.TRAITS)}
     if image is not None:
         table |= _intensities(cells, image, area)
@@ -96,6 +110,8 @@ def measure(
 
 def compact(labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Return the ids present, ascending, and the labels renumbered 1, 2, ... in that order, ``(Y, X)`` int32."""
+    if labels.dtype.itemsize == 8:
+        labels = labels.astype(np.int64, copy=False)  # NumPy cannot count uint64
     highest = int(labels.max(initial=0))
     if highest <= 4 * labels.size:
         present = np.bincount(labels.ravel(), minlength=1) > 0
@@ -120,6 +136,8 @@ def _check(labels: NDArray[np.integer], image: NDArray[Any] | None) -> None:
         raise BadInput(f"labels: {labels.dtype} of shape {labels.shape}; give one (Y, X) image of whole numbers")
     if labels.size and labels.min() < 0:
         raise BadInput(f"labels: negative value {labels.min()}; 0 is background and cells are positive")
+    if labels.size and labels.max() > MAX_ID:
+        raise BadInput(f"labels: id {labels.max()} is 2**63 or more; renumber the cells")
     if image is not None and (image.ndim != 3 or image.shape[1:] != labels.shape):
         raise BadInput(f"image: shape {image.shape}; labels {labels.shape} need an image (C, {labels.shape[0]}, ...)")
 
@@ -160,15 +178,43 @@ def _contacts(pairs: NDArray[np.int64], n_cells: int) -> dict[str, NDArray[np.in
 def _intensities(
     cells: NDArray[np.int32], image: NDArray[Any], area: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return mean and standard deviation (population) of the grey values of each channel in each cell."""
-    table, inside = {}, np.flatnonzero(cells)
-    owner = cells.ravel()[inside] - 1
+    """Return mean, standard deviation (population) and focus of the grey values of each channel in each cell."""
+    table = {}
     for channel, plane in enumerate(image):
-        values = plane.ravel()[inside].astype(np.float64)
-        mean = np.bincount(owner, values, minlength=len(area)) / area
-        variance = np.bincount(owner, (values - mean[owner]) ** 2, minlength=len(area)) / area
+        exact = np.ascontiguousarray(plane, np.result_type(plane.dtype, np.float32))
+        mean, variance, gradient = (_greys(cells, exact, area) / area[:, None]).T
         table[f"intensity_mean_c{channel}"], table[f"intensity_sd_c{channel}"] = mean, np.sqrt(variance)
+        table[f"focus_c{channel}"] = np.divide(gradient, mean**2, out=np.full(len(mean), np.nan), where=mean > 0)
     return table
+
+
+@njit(cache=True, nogil=True)
+def _greys(cells: NDArray[np.int32], plane: NDArray[np.floating], area: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return per cell the sums of grey values, squared deviations from their mean and squared gradients, ``(N, 3)``.
+
+    At the edge of the frame its last grey value goes on.
+    """
+    height, width = cells.shape
+    sums = np.zeros((len(area), 3))
+    for y in range(height):
+        up, down = max(y - 1, 0), min(y + 1, height - 1)
+        for x in range(width):
+            cell = cells[y, x] - 1
+            if cell < 0:
+                continue
+            left, right = max(x - 1, 0), min(x + 1, width - 1)
+            falling = np.float64(plane[down, right]) - np.float64(plane[up, left])
+            rising = np.float64(plane[up, right]) - np.float64(plane[down, left])
+            across = falling + rising + 2 * (np.float64(plane[y, right]) - np.float64(plane[y, left]))
+            along = falling - rising + 2 * (np.float64(plane[down, x]) - np.float64(plane[up, x]))
+            sums[cell, 0] += plane[y, x]
+            sums[cell, 2] += (across * across + along * along) / 64
+    for y in range(height):
+        for x in range(width):
+            cell = cells[y, x] - 1
+            if cell >= 0:
+                sums[cell, 1] += (plane[y, x] - sums[cell, 0] / area[cell]) ** 2
+    return sums
 
 
 @njit(cache=True, nogil=True)
@@ -224,20 +270,31 @@ def _accumulate(
 
 @njit(cache=True, nogil=True)
 def _outlines(cells: NDArray[np.int32], boxes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return area, perimeter and hull area of the smooth outline of each cell, ``(N, 3)``; NaN without one."""
-    table = np.full((len(boxes), 3), np.nan)
+    """Return area, perimeter, hull area, largest and smallest width of each outline, ``(N, 6)``; NaN without one.
+
+    The last column is the area in pixels with holes filled, which every cell has.
+    """
+    table = np.full((len(boxes), 6), np.nan)
     for k in range(len(boxes)):
-        points = _contour(cells, k + 1, boxes[k])
+        filled = _filled(cells, k + 1, boxes[k])
+        table[k, 5] = filled.sum()
+        points = _traced(filled, boxes[k])
         if len(points):
-            table[k, 0], table[k, 1], table[k, 2] = abs(signed_area(points)), perimeter(points), hull_area(points)
+            corners = hull(points)
+            table[k, 0], table[k, 1] = abs(signed_area(points)), perimeter(points)
+            table[k, 2], (table[k, 3], table[k, 4]) = abs(signed_area(corners)), feret(corners)
     return table
 
 
 @njit(cache=True, nogil=True)
 def _contour(cells: NDArray[np.int32], cell: int, box: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the largest 0.5-level outline of the filled, blurred mask, ``(N, 2)`` (y, x); empty if there is none."""
-    blurred = _blur(_filled(cells, cell, box))
-    points = _largest_level_set(blurred)
+    return _traced(_filled(cells, cell, box), box)
+
+
+@njit(cache=True, nogil=True)
+def _traced(filled: NDArray[np.float64], box: NDArray[np.int64]) -> NDArray[np.float64]:
+    points = _largest_level_set(_blur(filled))
     points[:, 0] += box[0] - 1
     points[:, 1] += box[1] - 1
     return points

@@ -1,4 +1,4 @@
-"""Area, perimeter and convex hull of polygons, compiled."""
+"""Area, perimeter, convex hull and Feret diameters of polygons, compiled."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from numba import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+TINY = 1e-9
+"""Lengths closer than this are taken as equal, pixels."""
 
 
 @njit(cache=True, nogil=True)
@@ -39,8 +42,11 @@ def _turn(a: NDArray[np.float64], b: NDArray[np.float64], x: float, y: float) ->
 
 
 @njit(cache=True, nogil=True)
-def hull_area(points: NDArray[np.float64]) -> float:
-    """Return the area of the convex hull of ``(N, 2)`` points (Andrew's monotone chain)."""
+def hull(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the corners of the convex hull of ``(N, 2)`` points in order, ``(M, 2)`` (Andrew's monotone chain).
+
+    No three of them lie on a line; of points that all do there are two.
+    """
     n = len(points)
     order = np.argsort(points[:, 0])
     for i in range(1, n):  # equal x: by y, so that the chain is one
@@ -50,15 +56,60 @@ def hull_area(points: NDArray[np.float64]) -> float:
         ):
             order[j - 1], order[j] = order[j], order[j - 1]
             j -= 1
-    hull = np.empty((2 * n + 2, 2))
+    corners = np.empty((2 * n + 2, 2))
     size = 0
     for sweep in range(2):
         floor = size + 1
         for k in range(n):
             x, y = points[order[k] if sweep == 0 else order[n - 1 - k]]
-            while size > floor and _turn(hull[size - 2], hull[size - 1], x, y) <= 0:
+            while size > floor and _turn(corners[size - 2], corners[size - 1], x, y) <= 0:
                 size -= 1
-            hull[size, 0], hull[size, 1] = x, y
+            corners[size, 0], corners[size, 1] = x, y
             size += 1
         size -= 1  # the last point of one chain starts the other
-    return abs(signed_area(hull[:size])) if size > 2 else 0.0
+    return corners[:size]
+
+
+@njit(cache=True, nogil=True)
+def hull_area(points: NDArray[np.float64]) -> float:
+    """Return the area of the convex hull of ``(N, 2)`` points."""
+    corners = hull(points)
+    return abs(signed_area(corners)) if len(corners) > 2 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def feret(corners: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the largest and the smallest distance of two parallel lines that hold a convex polygon between them.
+
+    Rotating calipers (Shamos 1978): the smallest is reached with a line along an edge, the largest between two corners
+    that lie opposite each other.
+
+    Parameters
+    ----------
+    corners
+        ``(M, 2)`` with M >= 3, turning left as those of `hull` do.
+    """
+    n = len(corners)
+    largest, smallest, far = 0.0, np.inf, 1
+    for i in range(n):
+        a, b = corners[i], corners[i + 1 if i + 1 < n else 0]
+        length = np.sqrt(_squared(a, b))
+        largest = max(largest, _squared(a, corners[far]), _squared(b, corners[far]))
+        if length < TINY:
+            continue  # too short to have a direction
+        widest = _turn(a, b, corners[far, 0], corners[far, 1])  # the width times the length
+        for _ in range(n):
+            onward = far + 1 if far + 1 < n else 0
+            wider = _turn(a, b, corners[onward, 0], corners[onward, 1])
+            if wider < widest - TINY * length:
+                break
+            far, widest = onward, max(widest, wider)
+            largest = max(largest, _squared(a, corners[far]), _squared(b, corners[far]))
+        smallest = min(smallest, widest / length)
+    return np.sqrt(largest), smallest
+
+
+@njit(cache=True, nogil=True)
+def _squared(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Return the squared distance of two points."""
+    return float((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2)

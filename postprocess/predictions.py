@@ -26,6 +26,8 @@ from postprocess.prediction import Prediction
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from postprocess.components import Box
+
 DESCRIPTION = ("target", "grid", "channels", "rays", "fields")
 """What the arrays of a method were made for; a change empties the method."""
 MADE_BY = {"model_sha256": None, "tta": False}
@@ -162,6 +164,19 @@ class PredictionStore:
         values = self._frames(method, ref.field).read(ref.frame)
         shape = next((y, x) for name, _, _, y, x in facts["fields"] if name == ref.field)
         return Prediction(values["probability"], values.get("distance"), facts["grid"], shape)
+
+    def window(self, method: str, ref: FrameRef, box: Box) -> Prediction:
+        """Return the prediction of a box of a frame, whose corner is at a multiple of the grid.
+
+        Every chunk read has its own checksum; that of the whole frame is not looked at.
+        """
+        grid = int(self.attrs(method)["grid"])
+        if box.y0 % grid or box.x0 % grid:
+            raise ValueError(f"the corner of {box} is not on the grid of {grid} px")
+        place = (slice(None), slice(box.y0 // grid, -(-box.y1 // grid)), slice(box.x0 // grid, -(-box.x1 // grid)))
+        values = self._frames(method, ref.field).read_region(ref.frame, place)
+        shape = (box.y1 - box.y0, box.x1 - box.x0)
+        return Prediction(values["probability"], values.get("distance"), grid, shape)
 
     def frames(self, method: str) -> list[FrameRef]:
         """Return the frames stored whole, in order of field and time."""

@@ -9,6 +9,7 @@ reads RUN/run.json and RUN/predictions.zarr and writes
     RUN/labels/frames.csv             which frame each page of these stacks is
     RUN/cells.parquet, RUN/cells.csv  one row per cell and method
     RUN/cells/                        measures per frame, so that a rerun does only what is missing
+    RUN/cells/counts.csv              per frame: cells at the edge, with holes, in pieces, out of limits, dropped
 
 Beside the methods of predictions.zarr it treats the annotation ("truth") and a baseline without learning
 ("classical"), where there is annotation. A frame that fails is listed and the others are done: exit code 4.
@@ -20,18 +21,18 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_io.errors import DONE, PARTIAL, BadInput, entry_point
 from data_io.files import write_bytes, write_json
-from postprocess import export, methods
+from postprocess import blocks, export, large, methods, policies, schedulers
 from postprocess.label_store import LabelStore
+from postprocess.policies import AS_FOUND, Policy
 from postprocess.predictions import PredictionStore
 
 if TYPE_CHECKING:
@@ -43,10 +44,11 @@ if TYPE_CHECKING:
 
     from data_io.store import Dataset, FrameRef
 
-VERSION = 2
+VERSION = 3
 """Raised when decoding or measuring changes, so that old results are computed again."""
+POLICY = "policy.json"
+COUNTS = Path("cells") / "counts.csv"
 TRUTH, CLASSICAL = "truth", "classical"
-SCHEDULERS = ("auto", "sync", "threads")
 PAUSE = 10.0
 """Seconds between lines of progress where they cannot be written over."""
 KEYS = ("image", "patient", "well", "field", "condition", "split", "frame", "time_s", "track", "label", "method")
@@ -92,6 +94,7 @@ class Stage:
     dataset: Dataset
     predictions: PredictionStore | None
     labels: LabelStore
+    policy: Policy = AS_FOUND
 
     def part(self, job: Job) -> Path:
         """Return the file of a frame's measures."""
@@ -99,7 +102,12 @@ class Stage:
         return self.run / "cells" / job.method / f"{slug}_{job.ref.frame:05d}.parquet"
 
 
-def run(run_dir: Path | str, scheduler: str = "auto", progress: Callable[[int, int], None] | None = None) -> Result:
+def run(
+    run_dir: Path | str,
+    scheduler: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+    policy: Policy | None = None,
+) -> Result:
     """Do what is missing of the stage; see the top of this file.
 
     Parameters
@@ -107,18 +115,19 @@ def run(run_dir: Path | str, scheduler: str = "auto", progress: Callable[[int, i
     run_dir
         A folder with run.json.
     scheduler
-        "sync", "threads", or "auto": threads where there is more than one core.
+        "auto", "sync", "threads", "ray" or "tcp://host:port"; see `schedulers.scheduler`. Results do not depend on it.
     progress
         Called with (frames done, frames to do); `print_progress` prints it.
+    policy
+        What becomes of cells at the edge, holes, pieces and sizes; kept with the run. None takes the kept one, else
+        changes nothing.
 
     Raises
     ------
     BadInput
         No run, no data set, unknown scheduler, decode parameters that do not fit their target.
     """
-    if scheduler not in SCHEDULERS:
-        raise BadInput(f"scheduler {scheduler!r}: unknown; choose from {', '.join(SCHEDULERS)}")
-    stage = open_stage(Path(run_dir))
+    stage = replace(open_stage(Path(run_dir)), policy=settled_policy(Path(run_dir), policy))
     jobs = plan(stage)
     if not jobs:
         raise BadInput(f"{run_dir}: no predictions and no annotation; run `python -m search.predict` first")
@@ -127,6 +136,19 @@ def run(run_dir: Path | str, scheduler: str = "auto", progress: Callable[[int, i
     failed = compute(stage, missing, scheduler, progress)
     finish(stage, jobs, failed)
     return Result(len(jobs), len(missing), tuple(failed), stage.run / "cells.parquet")
+
+
+def settled_policy(run_dir: Path, policy: Policy | None) -> Policy:
+    """Return the policy given, which is then kept with the run, else the one kept, else one that changes nothing."""
+    kept = run_dir / POLICY
+    if policy is None:
+        try:
+            return Policy(**json.loads(kept.read_text())) if kept.is_file() else AS_FOUND
+        except (TypeError, ValueError) as fault:
+            raise BadInput(f"{kept}: no policy ({fault}); delete it and give the policy again") from fault
+    if policy != AS_FOUND or kept.is_file():
+        write_json(kept, asdict(policy))
+    return policy
 
 
 def open_stage(run_dir: Path) -> Stage:
@@ -150,10 +172,10 @@ def plan(stage: Stage) -> list[Job]:
         methods.params_from(facts["target"], facts["decode"])
         for ref in stage.predictions.frames(method):
             source = [facts["target"], facts["decode"], stage.predictions.mark(method, ref), stage.dataset.content_hash]
-            jobs.append(Job(method, ref, key_of(source)))
+            jobs.append(Job(method, ref, key_of([*source, asdict(stage.policy)])))
     annotated = [ref for ref in stage.dataset.frames("all") if stage.dataset.split_of(ref) != "unannotated"]
     for method in (TRUTH, CLASSICAL):
-        key = key_of([method, stage.dataset.content_hash])
+        key = key_of([method, stage.dataset.content_hash, asdict(stage.policy) if method == CLASSICAL else None])
         jobs += [Job(method, ref, key) for ref in annotated]
     return jobs
 
@@ -175,30 +197,54 @@ def compute(
     """Do the jobs as Dask tasks, a few at a time so that memory stays flat; return those that failed."""
     if not jobs:
         return []
-    from dask.base import compute as dask_compute
-    from dask.delayed import delayed
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    chosen = ("threads" if cores > 1 else "sync") if scheduler == "auto" else scheduler
     for method in dict.fromkeys(job.method for job in jobs):
         (stage.run / "cells" / method).mkdir(parents=True, exist_ok=True)
-    images = list(dict.fromkeys(job.ref for job in jobs))
-    failed, step = [], 4 * cores
-    work = [partial(_try_image, stage, ref) for ref in images] + [partial(_try, stage, job) for job in jobs]
-    tasks = [delayed(task, pure=False)() for task in work]
-    for start in range(0, len(tasks), step):
-        done = dask_compute(*tasks[start : start + step], scheduler=chosen)  # type: ignore[no-untyped-call]
-        failed += [fault for fault in done if fault]
-        if progress is not None:
-            progress(max(min(start + step - len(images), len(jobs)), 0), len(jobs))
+    images = [Job("image", ref, "") for ref in dict.fromkeys(job.ref for job in jobs)]
+    work = [*images, *jobs]
+    failed: list[Failure] = []
+    with schedulers.scheduler(scheduler) as chosen:
+        step = 4 * chosen.slots
+        for start in range(0, len(work), step):
+            part = work[start : start + step]
+            tasks = [partial(_try_image if job.method == "image" else _try, stage, job) for job in part]
+            done = chosen.compute(tasks, partial(_lost, stage, part))
+            failed += [fault for fault in done if fault]
+            if progress is not None:
+                progress(max(min(start + step - len(images), len(jobs)), 0), len(jobs))
     return failed
 
 
 def do(stage: Stage, job: Job) -> None:
-    """Find the cells of a frame, measure them, store both."""
-    cells = find_cells(stage, job)
+    """Find the cells of a frame, measure them, store both; a large frame in blocks."""
+    shape = stage.dataset.fields[job.ref.field].shape
+    if shape[0] * shape[1] <= large.PIXELS:
+        store(stage, job, find_cells(stage, job))
+        return
+    with large.on_disk(stage.part(job).with_suffix(".cells"), shape) as cells:
+        if job.method in (TRUTH, CLASSICAL):
+            cells[:] = find_cells(stage, job)
+        else:
+            find_in_blocks(stage, job, cells)
+        store(stage, job, cells)
+
+
+def find_in_blocks(stage: Stage, job: Job, cells: NDArray[np.int32]) -> None:
+    """Write the cells of a predicted frame into ``(Y, X)`` int32, never holding its prediction whole."""
+    assert stage.predictions is not None  # noqa: S101 - for the type checker
+    facts = stage.predictions.attrs(job.method)
+    params = methods.params_from(facts["target"], facts["decode"])
+    read = partial(stage.predictions.window, job.method, job.ref)
+    blocks.decode(facts["target"], read, (cells.shape[0], cells.shape[1]), params, cells)
+
+
+def store(stage: Stage, job: Job, cells: NDArray[np.int32]) -> None:
+    """Measure the cells of a frame, change what the policy changes (never the annotation), store both."""
+    table = measures(stage, job, cells)
+    counts = policies.apply(cells, table, AS_FOUND if job.method == TRUTH else stage.policy)
+    if counts["dropped"] or counts["changed"]:
+        table = measures(stage, job, cells)
     mark = stage.labels.write(job.method, job.ref, cells)
-    _write_part(stage.part(job), measured(stage, job, cells), {"key": job.key, "labels": mark})
+    _write_part(stage.part(job), table, {"key": job.key, "labels": mark, "counts": counts})
 
 
 def find_cells(stage: Stage, job: Job) -> NDArray[np.int32]:
@@ -214,12 +260,13 @@ def find_cells(stage: Stage, job: Job) -> NDArray[np.int32]:
     return methods.decode(facts["target"], stage.predictions.read(job.method, job.ref), facts["decode"])
 
 
-def measured(stage: Stage, job: Job, cells: NDArray[np.int32]) -> pd.DataFrame:
+def measures(stage: Stage, job: Job, cells: NDArray[np.int32]) -> pd.DataFrame:
     """Return the measures of a frame's cells with its keys in front; tracks follow once all frames are there."""
     from postprocess.morphology import measure
 
     field = stage.dataset.fields[job.ref.field]
-    table = measure(cells, stage.dataset.image(job.ref), field.pixel_size_um)
+    measured = measure if cells.size <= large.PIXELS else large.measure_tiles
+    table = measured(cells, stage.dataset.image(job.ref), field.pixel_size_um)
     interval = field.frame_interval_s
     keys = {
         "image": field.sources[job.ref.frame],
@@ -253,6 +300,7 @@ def finish(stage: Stage, jobs: Sequence[Job], failed: Sequence[Failure]) -> None
     for method in dict.fromkeys(job.method for job in jobs):
         stage.labels.keep(method, {job.ref for job in good if job.method == method})
     write_cells(stage, good)
+    write_counts(stage, good)
     write_stacks(stage, *stacked)
     write_json(summary, state)
 
@@ -273,6 +321,17 @@ def write_cells(stage: Stage, jobs: Sequence[Job]) -> None:
             tables.append(table.assign(track=[track[label] for label in table["label"]]))
     if tables:
         export.write_table(stage.run / "cells", pd.concat(tables, ignore_index=True).astype({"track": "int64"}))
+
+
+def write_counts(stage: Stage, jobs: Sequence[Job]) -> None:
+    """Write cells/counts.csv: per frame how many cells are at the edge, have holes, lie in pieces, were dropped."""
+    import pandas as pd
+
+    rows = [
+        {"method": job.method, "field": job.ref.field, "frame": job.ref.frame} | _part_facts(stage.part(job))["counts"]
+        for job in jobs
+    ]
+    export.write_csv(stage.run / COUNTS, pd.DataFrame(rows))
 
 
 def tracks_of(stage: Stage, method: str, field: str, refs: Sequence[FrameRef]) -> dict[int, dict[int, int]]:
@@ -331,12 +390,20 @@ def _try(stage: Stage, job: Job) -> Failure | None:
     return None
 
 
-def _try_image(stage: Stage, ref: FrameRef) -> Failure | None:
+def _try_image(stage: Stage, job: Job) -> Failure | None:
     try:
-        stage.labels.copy_image(ref)
+        stage.labels.copy_image(job.ref)
     except Exception as fault:  # as above
-        return Failure("image", ref.field, ref.frame, f"{type(fault).__name__}: {fault}")
+        return Failure("image", job.ref.field, job.ref.frame, f"{type(fault).__name__}: {fault}")
     return None
+
+
+def _lost(stage: Stage, jobs: Sequence[Job], place: int, fault: Exception) -> Failure:
+    """Return what there is to say of a frame that takes its worker with it."""
+    job = jobs[place]
+    if job.method != "image":
+        stage.part(job).unlink(missing_ok=True)
+    return Failure(job.method, job.ref.field, job.ref.frame, f"its worker died ({type(fault).__name__})")
 
 
 def _write_part(path: Path, table: pd.DataFrame, facts: dict[str, Any]) -> None:
@@ -362,7 +429,7 @@ def _part_facts(path: Path) -> dict[str, Any]:
 
 def _is_written(stage: Stage, summary: Path, state: dict[str, Any], stacked: Sequence[str]) -> bool:
     outputs = [stage.run / "cells.parquet", stage.run / "cells.csv", stage.run / "labels" / "frames.csv"]
-    outputs += [stage.run / "labels" / f"{method}.tif" for method in stacked]
+    outputs += [stage.run / COUNTS, *(stage.run / "labels" / f"{method}.tif" for method in stacked)]
     if not summary.is_file() or not all(path.is_file() for path in outputs):
         return False
     try:
@@ -377,9 +444,22 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m postprocess.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder written by search.run or search.predict")
-    parser.add_argument("--scheduler", choices=SCHEDULERS, default="auto", help="how frames are spread")
+    parser.add_argument(
+        "--scheduler",
+        metavar="|".join([*schedulers.NAMES, "tcp://HOST:PORT"]),
+        default="auto",
+        help="where frames are treated: threads of this process (auto), Ray, or the Dask cluster at an address",
+    )
+    what = parser.add_argument_group("policies", "what becomes of cells; kept with the run, all counted in any case")
+    what.add_argument("--border", choices=("keep", "drop"), help="cells that the frame's edge cuts (default: keep)")
+    what.add_argument("--holes", choices=("keep", "fill"), help="background within a cell (default: keep)")
+    what.add_argument("--pieces", choices=("keep", "largest"), help="a cell in several pieces (default: keep all)")
+    what.add_argument("--min-area", type=int, metavar="PX", help="smallest cell in pixels, after the fitted limit")
+    what.add_argument("--max-area", type=int, metavar="PX", help="largest cell in pixels")
     options = parser.parse_args(argv)
-    result = run(options.run, options.scheduler, print_progress)
+    given = {name: getattr(options, name) for name in ("border", "holes", "pieces", "min_area", "max_area")}
+    given = {name: value for name, value in given.items() if value is not None}
+    result = run(options.run, options.scheduler, print_progress, Policy(**given) if given else None)
     kept = result.frames - result.computed
     print(f"{result.frames} frames of all methods: {result.computed} computed, {kept} were there")
     for fault in result.failed:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_io.errors import BadInput
-from postprocess.prediction import Prediction, fraction, quantise
+from postprocess.components import Box
+from postprocess.prediction import FULL, Prediction, fraction, quantise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -128,31 +129,40 @@ class Polygons:
         return Polygons(self.points[chosen], self.probability[chosen], self.distance[chosen])
 
 
-def candidates(prediction: Prediction, threshold: float) -> Polygons:
+def candidates(
+    prediction: Prediction, threshold: float, side: int | None = None, longest: int | None = None
+) -> Polygons:
     """Return the samples above the threshold, likeliest first, ties in scan order.
 
     Of each small square of samples only the likeliest competes, and no ray is longer than the frame, so that decoding
-    returns in seconds whatever an untrained network says.
+    returns in seconds whatever an untrained network says. A part of a frame is told the `side` of the squares
+    (`square_of`) and the `longest` side of the frame.
     """
     if prediction.distance is None:
         raise BadInput("star: the prediction has no ray distances; it was written by a model of another target")
-    probability = fraction(prediction.probability[0])
+    stored = prediction.probability[0]
+    probability = fraction(stored)
     rows, columns = np.nonzero(probability > np.float32(threshold))
     likely_first = np.argsort(-probability[rows, columns], kind="stable")
     rows, columns = rows[likely_first], columns[likely_first]
-    side = SQUARE if has_learned(probability) else UNLEARNED_SQUARE
+    side = side or square_of(np.bincount(stored.ravel(), minlength=FULL + 1))
     square = rows // side * probability.shape[1] + columns // side
     winners = np.sort(np.unique(square, return_index=True)[1])
     rows, columns = rows[winners], columns[winners]
     distance = prediction.distance[:, rows, columns].T.astype(np.float32)
-    distance = np.clip(np.nan_to_num(distance, nan=0.0), 0.5, max(prediction.shape))
+    distance = np.clip(np.nan_to_num(distance, nan=0.0), 0.5, longest or max(prediction.shape))
     points = np.stack([rows, columns], axis=1).astype(np.int32) * np.int32(prediction.grid)
     return Polygons(points, probability[rows, columns], distance)
 
 
-def has_learned(probability: NDArray[np.float32]) -> bool:
-    """Return whether the map has peaks: a trained one falls from each centre and is mostly below half its maximum."""
-    return bool(np.mean(probability > probability.max(initial=0) / 2) < 0.4)
+def square_of(levels: NDArray[np.integer]) -> int:
+    """Return the side of the squares, in samples, from the histogram of the stored probabilities, ``(256,)``.
+
+    A trained map has peaks: it falls from each centre and is mostly below half its maximum.
+    """
+    highest = np.flatnonzero(levels)[-1] if levels.any() else 0
+    high = levels[2 * np.arange(len(levels)) > highest].sum()
+    return SQUARE if high < 0.4 * levels.sum() or not levels.any() else UNLEARNED_SQUARE
 
 
 def suppress(polygons: Polygons, nms: float) -> Polygons:
@@ -162,19 +172,38 @@ def suppress(polygons: Polygons, nms: float) -> Polygons:
 
     if len(polygons.points) == 0:
         return polygons
+    ranks = np.arange(len(polygons.points), 0, -1, dtype=np.float32)  # no ties, whose order would be left to chance
     with threadpool_limits(1):  # its OpenMP loop is so short that on busy cores the threads only wait: 10 times slower
-        kept = non_maximum_suppression_inds(
-            polygons.distance, polygons.points, scores=polygons.probability, thresh=nms, verbose=0
-        )
+        kept = non_maximum_suppression_inds(polygons.distance, polygons.points, scores=ranks, thresh=nms, verbose=0)
     return polygons[kept]
 
 
 def draw(polygons: Polygons, threshold: float, shape: tuple[int, int]) -> NDArray[np.int32]:
     """Return the polygons above the threshold drawn into ``(Y, X)`` int32, unlikely ones first."""
-    from stardist.geometry import polygons_to_label
-
     chosen = polygons[polygons.probability > np.float32(threshold)]
-    if len(chosen.points) == 0:
-        return np.zeros(shape, np.int32)
-    cells: NDArray[np.int32] = polygons_to_label(chosen.distance, chosen.points, shape=shape, prob=chosen.probability)
-    return cells.astype(np.int32)
+    return paint(chosen, np.arange(1, len(chosen.points) + 1, dtype=np.int32), Box(0, 0, *shape))
+
+
+def paint(polygons: Polygons, numbers: NDArray[np.int32], box: Box) -> NDArray[np.int32]:
+    """Return a box of the frame, ``(y, x)`` int32, in which polygons are drawn with their numbers, unlikely ones first.
+
+    Corners are rounded to 1e-4 px, so that a box shows to the pixel what the frame shows there.
+    """
+    from skimage.draw import polygon
+
+    cells = np.zeros((box.y1 - box.y0, box.x1 - box.x0), np.int32)
+    angle = 2 * np.pi / N_RAYS * np.arange(N_RAYS)
+    corners = np.stack([np.sin(angle), np.cos(angle)])[:, None] * polygons.distance.astype(np.float64)
+    corners = np.round(corners, 4) + (polygons.points.T - np.array([[box.y0], [box.x0]]))[..., None]
+    for i in np.argsort(polygons.probability, kind="stable"):
+        inside = polygon(corners[0, i], corners[1, i], shape=cells.shape)
+        cells[inside] = numbers[i]
+    return cells
+
+
+def together(parts: Sequence[Polygons]) -> Polygons:
+    """Return the polygons of several parts of a frame as one set, likeliest first, ties in scan order."""
+    points = np.concatenate([np.zeros((0, 2), np.int32), *(part.points for part in parts)])
+    probability = np.concatenate([np.zeros(0, np.float32), *(part.probability for part in parts)])
+    distance = np.concatenate([np.zeros((0, N_RAYS), np.float32), *(part.distance for part in parts)])
+    return Polygons(points, probability, distance)[np.lexsort((points[:, 1], points[:, 0], -probability))]

@@ -113,7 +113,9 @@ def cells_of(classes: NDArray[np.uint8], min_core: int, min_blob: int) -> NDArra
     return np.where(blobs > 0, blobs + cells.max(initial=0), cells).astype(np.int32)
 
 
-def grow(cores: NDArray[np.int32], free: NDArray[np.bool_]) -> NDArray[np.int32]:
+def grow(
+    cores: NDArray[np.int32], free: NDArray[np.bool_], levels: NDArray[np.int32] | None = None
+) -> NDArray[np.int32]:
     """Grow cores into the free pixels, one 4-connected level at a time; a tie goes to the larger core id.
 
     A level looks only one pixel far, so a block with a halo of as many pixels as levels gives the undivided result.
@@ -124,6 +126,8 @@ def grow(cores: NDArray[np.int32], free: NDArray[np.bool_]) -> NDArray[np.int32]
         ``(Y, X)`` int32 labels, 0 elsewhere.
     free
         ``(Y, X)`` bool, the pixels that may be taken.
+    levels
+        ``(Y, X)`` int32 zeros, filled with the level (1, 2, ...) at which each pixel was reached.
 
     Returns
     -------
@@ -133,11 +137,16 @@ def grow(cores: NDArray[np.int32], free: NDArray[np.bool_]) -> NDArray[np.int32]
     grown = padded.ravel()
     width = padded.shape[1]
     waiting = np.flatnonzero(np.pad(free, 1))
+    level = 0
     while waiting.size:
         up_down = np.maximum(grown[waiting - width], grown[waiting + width])
         reached = np.maximum(up_down, np.maximum(grown[waiting - 1], grown[waiting + 1]))
         if not reached.any():
             break
         grown[waiting] = reached
+        level += 1
+        if levels is not None:
+            y, x = np.divmod(waiting[reached > 0], width)
+            levels[y - 1, x - 1] = level
         waiting = waiting[reached == 0]
     return padded[1:-1, 1:-1].copy()

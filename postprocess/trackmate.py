@@ -51,7 +51,7 @@ def contours(labels: NDArray[np.integer], *, simplify: bool = True) -> list[Cont
     pieces, owner, last, n_px = _pieces(labels)
     found, next_piece = [], dict[int, int]()
     for k in np.lexsort((last, owner)):
-        points = _contour(pieces, k + 1, last[k] // pieces.shape[1], last[k] % pieces.shape[1], simplify)
+        points = _contour(pieces, k + 1, last[k] // pieces.shape[1], last[k] % pieces.shape[1], simplify, 0, 0)
         if len(points):
             label = int(owner[k])
             piece = next_piece[label] = next_piece.get(label, -1) + 1
@@ -72,7 +72,9 @@ def measure(labels: NDArray[np.integer], *, simplify: bool = True) -> pd.DataFra
     return pd.DataFrame(rows, columns=["label", "piece", "quality", "n_points", *TRAITS])
 
 
-def largest(cells: NDArray[np.int32], n_cells: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def largest(
+    cells: NDArray[np.int32], n_cells: int, origin: tuple[int, int] = (0, 0)
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the traits of the largest piece of cells 1..n, ``(n, 6)`` float64, NaN without a contour, and its pieces.
 
     Parameters
@@ -81,11 +83,13 @@ def largest(cells: NDArray[np.int32], n_cells: int) -> tuple[NDArray[np.float64]
         ``(Y, X)`` int32 in which every number from 1 to ``n_cells`` occurs.
     n_cells
         Number of cells.
+    origin
+        Row and column of the image's corner in the frame it was cut from: vertices are rounded to float32 there.
     """
     pieces, owner, last, n_px = _pieces(cells)
     by_size = np.lexsort((n_px, owner))
     final = by_size[np.searchsorted(owner[by_size], np.arange(1, n_cells + 1), side="right") - 1]
-    return _table(pieces, final + 1, last[final], True), np.bincount(owner, minlength=n_cells + 1)[1:]
+    return _table(pieces, final + 1, last[final], True, *origin), np.bincount(owner, minlength=n_cells + 1)[1:]
 
 
 def _pieces(labels: NDArray[np.integer]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -103,12 +107,12 @@ def _pieces(labels: NDArray[np.integer]) -> tuple[NDArray[Any], NDArray[Any], ND
 
 @njit(cache=True, nogil=True)
 def _table(
-    pieces: NDArray[np.int32], ids: NDArray[np.int64], last: NDArray[np.int64], simplify: bool
+    pieces: NDArray[np.int32], ids: NDArray[np.int64], last: NDArray[np.int64], simplify: bool, top: int, left: int
 ) -> NDArray[np.float64]:
     """Return the traits of the pieces named, ``(N, 6)``."""
     table = np.full((len(ids), 6), np.nan)
     for k in range(len(ids)):
-        points = _contour(pieces, ids[k], last[k] // pieces.shape[1], last[k] % pieces.shape[1], simplify)
+        points = _contour(pieces, ids[k], last[k] // pieces.shape[1], last[k] % pieces.shape[1], simplify, top, left)
         if len(points):
             table[k] = _traits(points)
     return table
@@ -124,9 +128,13 @@ def _traits(points: NDArray[np.float64]) -> tuple[float, float, float, float, fl
 
 
 @njit(cache=True, nogil=True)
-def _contour(pieces: NDArray[np.int32], piece: int, y: int, x: int, simplify: bool) -> NDArray[np.float64]:
+def _contour(
+    pieces: NDArray[np.int32], piece: int, y: int, x: int, simplify: bool, top: int, left: int
+) -> NDArray[np.float64]:
     """Return the vertices of a piece whose last pixel in scan order is (y, x) of the padded image; none if dropped."""
     points = _outline(pieces, piece, y, x)
+    points[:, 0] += left
+    points[:, 1] += top
     if simplify:
         points = _douglas_peucker(_resample(points))
         if len(points) < 3 or signed_area(points) == 0:

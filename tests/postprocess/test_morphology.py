@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from data_io.errors import BadInput
 from postprocess.morphology import NO_CONTOUR, compact, contours, measure
+from postprocess.polygon import feret, hull, hull_area
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 
@@ -78,6 +80,108 @@ def test_perimeter_is_unbiased(radius, aspect):
     ratio = np.array([row["perimeter_px"] for row in rows]) / true
     assert abs(ratio.mean() - 1) < 0.005
     assert ratio.std() < 0.01
+
+
+def test_perimeter_and_circularity_over_sizes_and_aspects():
+    from scipy.special import ellipe
+
+    rng = np.random.default_rng(5)
+    radius, aspect = rng.uniform(8, 40, 1500), np.where(rng.random(1500) < 0.3, 1.0, rng.uniform(1, 1.6, 1500))
+    found = pd.concat([measure(disc(r, e, seed)) for seed, (r, e) in enumerate(zip(radius, aspect, strict=True))])
+    ratio = found["perimeter_px"].to_numpy() / (4 * radius * np.sqrt(aspect) * ellipe(1 - aspect**-2.0))
+    for low, high in ((8, 10), (10, 15), (15, 25), (25, 40)):
+        part = ratio[(radius >= low) & (radius < high)]
+        assert abs(part.mean() - 1) < 0.005
+        assert part.std() < 0.01 or high == 10
+    assert found["circularity"].max() < 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(8, 40), st.floats(1, 1.6), st.integers(0, 2**32 - 1))
+def test_circularity_and_feret_diameters_of_any_ellipse(radius, aspect, seed):
+    row = measure(disc(radius, aspect, seed)).iloc[0]
+    assert row["circularity"] < 1
+    assert row["feret_max_px"] == pytest.approx(2 * radius * np.sqrt(aspect), abs=1.1)
+    assert row["feret_min_px"] == pytest.approx(2 * radius / np.sqrt(aspect), abs=1.1)
+
+
+def brute_widths(points: np.ndarray) -> tuple[float, float]:
+    """Return the largest distance of two points and the smallest width over the directions of all pairs of them."""
+    apart = points[:, None] - points[None]
+    distance = np.sqrt((apart**2).sum(-1))
+    normals = np.stack([apart[..., 1], -apart[..., 0]], -1)[distance > 1e-6] / distance[distance > 1e-6][:, None]
+    along = points @ normals.T
+    return distance.max(), np.ptp(along, axis=0).min()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(1, 30), st.floats(1, 30), st.floats(0, np.pi), st.integers(3, 40), st.booleans())
+def test_feret_diameters_equal_brute_force(a, b, angle, n, is_rectangle):
+    t = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    points = np.stack([a * np.sin(t), b * np.cos(t)], 1)
+    if is_rectangle:  # with points on its edges and each corner twice
+        side = np.linspace(-1, 1, n)
+        edges = [np.stack([side, np.full(n, k)], 1) for k in (-1.0, 1.0)]
+        points = np.concatenate([*edges, *(edge[:, ::-1] for edge in edges)]) * (a, b)
+    turned = points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) + 50
+    found = feret(hull(turned))
+    assert found == pytest.approx(brute_widths(turned), abs=1e-7)
+    if is_rectangle:
+        assert found == pytest.approx((2 * np.hypot(a, b), 2 * min(a, b)), abs=1e-7)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(3, 60), st.sampled_from([None, 0, 1]))
+def test_hull_and_feret_of_random_points(seed, n, decimals):
+    from scipy.spatial import ConvexHull, QhullError
+
+    points = np.random.default_rng(seed).normal(0, 5, (n, 2))
+    points = points if decimals is None else points.round(decimals)
+    try:
+        expected = ConvexHull(points)
+    except QhullError:
+        return  # all on a line
+    corners = hull(points)
+    assert hull_area(points) == pytest.approx(expected.volume)
+    assert {tuple(p) for p in corners} == {tuple(p) for p in points[expected.vertices]}
+    assert feret(corners) == pytest.approx(brute_widths(points[expected.vertices]), abs=1e-9)
+
+
+def test_feret_columns_are_those_of_the_contour():
+    labels = tifffile.imread(REFERENCE / "shapes_labels.tif").astype(np.int32)
+    found = measure(labels, pixel_size_um=2.0).set_index("label")
+    for label, points in contours(labels).items():
+        row = found.loc[label]
+        assert (row["feret_max_px"], row["feret_min_px"]) == pytest.approx(brute_widths(points))
+    np.testing.assert_allclose(found["feret_max_um"], 2 * found["feret_max_px"])
+    np.testing.assert_allclose(found["feret_min_um"], 2 * found["feret_min_px"])
+    assert found["feret_max_px"].isna().equals(found["circularity"].isna())
+
+
+def test_focus_is_the_gradient_over_the_mean_and_falls_with_blur():
+    from scipy import ndimage as ndi
+
+    labels = tifffile.imread(REFERENCE / "blobs_labels.tif").astype(np.int32)
+    rng = np.random.default_rng(0)
+    sharp = ndi.gaussian_filter(rng.normal(0, 60, labels.shape), 1) + 1000
+    stack = np.stack([sharp, 3 * sharp, ndi.gaussian_filter(sharp, 1.5), sharp - sharp.max()])
+    found = measure(labels, stack.astype(np.float32))
+    gradient = (ndi.sobel(sharp, 0, mode="nearest") ** 2 + ndi.sobel(sharp, 1, mode="nearest") ** 2) / 64
+    expected = ndi.mean(gradient, labels, found["label"]) / ndi.mean(sharp, labels, found["label"]) ** 2
+    np.testing.assert_allclose(found["focus_c0"], expected, rtol=1e-3)
+    np.testing.assert_allclose(found["focus_c1"], found["focus_c0"], rtol=1e-3)
+    assert (found["focus_c2"] < found["focus_c0"]).all()
+    assert found["focus_c3"].isna().all()
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, ">u2", np.int32, np.uint64, np.float16, np.float64])
+def test_grey_values_of_any_type(dtype):
+    labels = np.zeros((9, 9), np.uint64)
+    labels[2:7, 2:7] = 2**40
+    image = np.random.default_rng(0).integers(0, 2, (1, 9, 9)).astype(dtype)
+    found = measure(labels, image)
+    assert found["label"].tolist() == [2**40]
+    assert found["intensity_mean_c0"].item() == pytest.approx(image[0, 2:7, 2:7].astype(float).mean())
 
 
 def test_circularity_of_discs_is_the_published_one():
