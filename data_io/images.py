@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TIFF = (".tif", ".tiff")
-MAX_PIXELS = 2**28
+MAX_PIXELS = 2**30
 """A larger plane is taken for a decompression bomb."""
 BOMB_BYTES, BOMB_RATIO = 2**27, 200
 """So is a plane of this size in a file that is so many times smaller."""
@@ -106,7 +106,7 @@ def frames(path: Path, options: Options = NO_CHOICE) -> Iterator[tuple[NDArray[A
     ------
     BadInput
         Unreadable, cut or mislabelled file; NaN, infinite or negative integer values; transparency or a table of
-        colours; several planes in depth and no choice made; a plane of more than 2**28 pixels.
+        colours; several planes in depth and no choice made; a plane of more than 2**30 pixels.
     """
     header(path, options)
     chosen = "0" if options.z is not None and options.z.isdigit() else options.z
@@ -167,7 +167,7 @@ def _named(path: Path, paged: Paged, options: Options) -> tuple[Paged, str]:
 
 
 def refuse_size(path: Path, height: int, width: int) -> None:
-    """Refuse a plane of more than 2**28 pixels.
+    """Refuse a plane of more than 2**30 pixels.
 
     Raises
     ------

@@ -38,12 +38,13 @@ def read_labels(run: Path | str, method: str, field: FrameRef | str, frame: int 
         No such run, method or frame.
     """
     ref = field if isinstance(field, FrameRef) else FrameRef(field, int(frame or 0))
-    labels: NDArray[np.int32] = _label_store(Path(run).resolve()).read(method, ref)
+    labels: NDArray[np.int32] = label_store(Path(run).resolve()).read(method, ref)
     return labels
 
 
 @lru_cache(maxsize=4)
-def _label_store(run: Path) -> LabelStore:
+def label_store(run: Path) -> LabelStore:
+    """Return the label images of a run."""
     return LabelStore(run / "labels.zarr", open_dataset(run))
 
 

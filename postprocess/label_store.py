@@ -60,6 +60,17 @@ class LabelStore:
                 shape = (field.n_frames, *field.shape)
                 self._stores[field.name, method] = _frames(folder / "labels" / method, shape, "int32", "tyx")
 
+    def methods(self) -> list[str]:
+        """Return the methods that have label images of some field, in the order they were added."""
+        from data_io.zarr_io import attributes
+
+        found: dict[str, None] = {}
+        for field in self.dataset.fields.values():
+            group = f"{field.slug}/labels"
+            if (self.path / group / "zarr.json").is_file():
+                found |= dict.fromkeys(attributes(self.path, group).get("ome", {}).get("labels", []))
+        return list(found)
+
     def copy_image(self, ref: FrameRef) -> None:
         """Copy a frame of the data set, unless it is there."""
         store = self._frames(ref, "")

@@ -282,7 +282,8 @@ def _outlines(cells: NDArray[np.int32], boxes: NDArray[np.int64]) -> NDArray[np.
         if len(points):
             corners = hull(points)
             table[k, 0], table[k, 1] = abs(signed_area(points)), perimeter(points)
-            table[k, 2], (table[k, 3], table[k, 4]) = abs(signed_area(corners)), feret(corners)
+            table[k, 2] = abs(signed_area(corners))
+            table[k, 3], table[k, 4] = feret(corners)
     return table
 
 

@@ -92,24 +92,19 @@ def feret(corners: NDArray[np.float64]) -> tuple[float, float]:
     n = len(corners)
     largest, smallest, far = 0.0, np.inf, 1
     for i in range(n):
-        a, b = corners[i], corners[i + 1 if i + 1 < n else 0]
-        length = np.sqrt(_squared(a, b))
-        largest = max(largest, _squared(a, corners[far]), _squared(b, corners[far]))
+        j = i + 1 if i + 1 < n else 0
+        dy, dx = corners[j, 0] - corners[i, 0], corners[j, 1] - corners[i, 1]
+        length = np.sqrt(dy * dy + dx * dx)
         if length < TINY:
             continue  # too short to have a direction
-        widest = _turn(a, b, corners[far, 0], corners[far, 1])  # the width times the length
+        widest, k = -1.0, far  # the width times the length
         for _ in range(n):
-            onward = far + 1 if far + 1 < n else 0
-            wider = _turn(a, b, corners[onward, 0], corners[onward, 1])
-            if wider < widest - TINY * length:
+            y, x = corners[k, 0] - corners[i, 0], corners[k, 1] - corners[i, 1]
+            wider = dy * x - dx * y
+            if widest >= 0 and wider < widest - TINY * length:
                 break
-            far, widest = onward, max(widest, wider)
-            largest = max(largest, _squared(a, corners[far]), _squared(b, corners[far]))
+            far, widest = k, max(widest, wider)
+            largest = max(largest, y * y + x * x, (y - dy) ** 2 + (x - dx) ** 2)
+            k = k + 1 if k + 1 < n else 0
         smallest = min(smallest, widest / length)
     return np.sqrt(largest), smallest
-
-
-@njit(cache=True, nogil=True)
-def _squared(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Return the squared distance of two points."""
-    return float((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_io.errors import DONE, PARTIAL, BadInput, entry_point
 from data_io.files import write_bytes, write_json
-from postprocess import blocks, export, large, methods, policies, schedulers
+from postprocess import blocks, exchange, export, large, methods, policies, schedulers
 from postprocess.label_store import LabelStore
 from postprocess.policies import AS_FOUND, Policy
 from postprocess.predictions import PredictionStore
@@ -46,6 +46,25 @@ if TYPE_CHECKING:
 
 VERSION = 3
 """Raised when decoding or measuring changes, so that old results are computed again."""
+EXAMPLES = """\
+examples:
+  python -m postprocess.run RUN                                   what is missing
+  python -m postprocess.run RUN --border drop --min-area 40       whole cells of at least 40 px only
+  python -m postprocess.run RUN --scheduler tcp://10.0.0.1:8786   on a Dask cluster that sees RUN under the same path
+  python -m postprocess.run RUN --export all
+
+what to open, and with what:
+  labels/<method>.tif            Fiji: File > Open; napari: napari labels/star.tif
+  labels.zarr                    napari with napari-ome-zarr: napari --plugin napari-ome-zarr RUN/labels.zarr
+  cells.csv, cells.parquet       R, pandas, a spreadsheet
+  --export trackmate             exports/<method>/<field>_spots.csv: TrackMate's own table of spots, for its scripts
+  --export rois                  exports/<method>/<field>_rois.zip: Fiji, drag it onto the movie (ROI Manager)
+  --export geojson               exports/<method>/<field>_NNNNN.geojson: QuPath, drag it onto the frame
+  --export outlines              exports/<method>/outlines/<field>_NNNNN.png: any viewer
+  --export gif                   exports/<method>/outlines/<field>.gif: a browser, slides
+  --export binary                exports/<method>/binary/: Fiji, File > Import > Image Sequence, then TrackMate's
+                                 threshold detector, threshold 128
+"""
 POLICY = "policy.json"
 COUNTS = Path("cells") / "counts.csv"
 TRUTH, CLASSICAL = "truth", "classical"
@@ -441,7 +460,10 @@ def _is_written(stage: Stage, summary: Path, state: dict[str, Any], stacked: Seq
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m postprocess.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m postprocess.run",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder written by search.run or search.predict")
     parser.add_argument(
@@ -456,7 +478,11 @@ def main(argv: list[str] | None = None) -> int:
     what.add_argument("--pieces", choices=("keep", "largest"), help="a cell in several pieces (default: keep all)")
     what.add_argument("--min-area", type=int, metavar="PX", help="smallest cell in pixels, after the fitted limit")
     what.add_argument("--max-area", type=int, metavar="PX", help="largest cell in pixels")
+    parser.add_argument(
+        "--export", metavar="KINDS", help=f"files for other programs: all, or of {','.join(exchange.KINDS)}"
+    )
     options = parser.parse_args(argv)
+    kinds = exchange.kinds_of(options.export)
     given = {name: getattr(options, name) for name in ("border", "holes", "pieces", "min_area", "max_area")}
     given = {name: value for name, value in given.items() if value is not None}
     result = run(options.run, options.scheduler, print_progress, Policy(**given) if given else None)
@@ -465,6 +491,9 @@ def main(argv: list[str] | None = None) -> int:
     for fault in result.failed:
         print(f"failed: {fault.method}, {fault.field} frame {fault.frame}: {fault.reason}", file=sys.stderr)
     print(f"cells: {result.cells}")
+    if kinds:
+        written = exchange.write_exports(options.run, kinds)
+        print(f"exports: {len(written)} files in {options.run / exchange.FOLDER}")
     return PARTIAL if result.failed else DONE
 
 

@@ -1,0 +1,349 @@
+"""What other programs open: TrackMate, ImageJ and QuPath files, pictures of outlines, masks for TrackMate's detector.
+
+RUN/exports/<method>/<field>_spots.csv       TrackMate's table of spots, four rows of headers
+RUN/exports/<method>/<field>_rois.zip        ImageJ ROIs, positions from 1
+RUN/exports/<method>/<field>_NNNNN.geojson   QuPath objects of a frame, pixels from the top left corner
+RUN/exports/<method>/outlines/<field>_NNNNN.png and <field>.gif
+RUN/exports/<method>/binary/<field>_NNNNN.png   0 and 255, touching cells parted: TrackMate's threshold detector
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_io.errors import BadInput
+from data_io.files import write_bytes
+from postprocess import export, outlines
+from postprocess.three_class import part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from data_io.store import Field, FrameRef
+
+FOLDER = "exports"
+GIF_SIDE = 720
+"""Longest side of a frame of the animation, pixels."""
+LEGIBLE = 512
+"""Smaller frames are drawn twice as large, so that ids can be read."""
+COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+"""Outlines are coloured by track (Okabe and Ito 2008)."""
+LENGTH, AREA_UNIT = "LENGTH", "AREA"
+SPOTS = (
+    # feature, its name, its short name, dimension, column of the cells table
+    ("LABEL", "Label", "Label", "", None),
+    ("ID", "Spot ID", "Spot ID", "", None),
+    ("TRACK_ID", "Track ID", "Track ID", "", "track"),
+    ("QUALITY", "Quality", "Quality", "QUALITY", "area_px2"),
+    ("POSITION_X", "X", "X", LENGTH, "centroid_x_px"),
+    ("POSITION_Y", "Y", "Y", LENGTH, "centroid_y_px"),
+    ("POSITION_Z", "Z", "Z", LENGTH, None),
+    ("POSITION_T", "T", "T", "TIME", None),
+    ("FRAME", "Frame", "Frame", "", "frame"),
+    ("RADIUS", "Radius", "R", LENGTH, "radius_trackmate"),
+    ("VISIBILITY", "Visibility", "Visibility", "", None),
+    ("MANUAL_SPOT_COLOR", "Manual spot color", "Spot color", "", None),
+    ("AREA", "Area", "Area", AREA_UNIT, "area_trackmate"),
+    ("PERIMETER", "Perimeter", "Perimeter", LENGTH, "perimeter_trackmate"),
+    ("CIRCULARITY", "Circularity", "Circ.", "", "circularity_trackmate"),
+    ("SOLIDITY", "Solidity", "Solidity", "", "solidity_trackmate"),
+    ("SHAPE_INDEX", "Shape index", "Shape index", "", "shape_index_trackmate"),
+)
+
+
+@dataclass(frozen=True)
+class Movie:
+    """The cells of one method in one field: its frames in order of time, how to read them, and their table."""
+
+    folder: Path
+    field: Field
+    refs: tuple[FrameRef, ...]
+    labels: Callable[[FrameRef], NDArray[np.int32]]
+    image: Callable[[FrameRef], NDArray[Any]]
+    table: pd.DataFrame
+
+    def of(self, ref: FrameRef) -> pd.DataFrame:
+        """Return the rows of a frame."""
+        return self.table[self.table["frame"] == ref.frame]
+
+    def file(self, ref: FrameRef, suffix: str, folder: str = "") -> Path:
+        """Return where a file of a frame goes."""
+        return self.folder / folder / f"{self.field.slug}_{ref.frame:05d}{suffix}"
+
+
+def write_exports(run: Path, kinds: Sequence[str], methods: Sequence[str] | None = None) -> list[Path]:
+    """Write files for other programs from what `postprocess.run` left; return them.
+
+    Parameters
+    ----------
+    run
+        A run with cells.parquet and labels.zarr.
+    kinds
+        Names of `KINDS`.
+    methods
+        Which methods; all by default.
+
+    Raises
+    ------
+    BadInput
+        An unknown kind or method, no cells yet, or a folder that cannot be written.
+    """
+    written: list[Path] = []
+    try:
+        for movie in movies(run, methods):
+            for kind in kinds_of(",".join(kinds)):
+                written += KINDS[kind](movie)
+    except OSError as fault:
+        told = fault.strerror or type(fault).__name__
+        raise BadInput(f"{run / FOLDER}: cannot be written ({told}); make room, or see to its rights") from fault
+    return written
+
+
+def movies(run: Path, methods: Sequence[str] | None = None) -> Iterator[Movie]:
+    """Yield the cells of every method and field of a run."""
+    import pandas as pd
+
+    if not (run / "cells.parquet").is_file():
+        raise BadInput(f"{run}: no cells yet; run `python -m postprocess.run {run}` first")
+    table, dataset = pd.read_parquet(run / "cells.parquet"), export.open_dataset(run)
+    store = export.label_store(run)
+    known = store.methods()
+    for method in methods or known:
+        if method not in known:
+            raise BadInput(f"{run}: no method {method!r}; it has {', '.join(known)}")
+        for field in dataset.fields.values():
+            refs = tuple(ref for ref in field.refs() if store.mark(method, ref))
+            if refs:
+                own = table[(table["method"] == method) & (table["field"] == field.name)]
+                read = partial(store.read, method)
+                yield Movie(run / FOLDER / method, field, refs, read, dataset.image, own)
+
+
+def spots(movie: Movie) -> list[Path]:
+    """Write TrackMate's table of spots: micrometres and seconds where they are known, else pixels and frames.
+
+    The traits are TrackMate's own. A cell without a contour (1 or 2 pixels) is no spot there and is left out.
+    """
+    import pandas as pd
+
+    cells = movie.table[movie.table["area_trackmate"].notna()].reset_index(drop=True)
+    pixel, interval = movie.field.pixel_size_um, movie.field.frame_interval_s
+    scale = {LENGTH: pixel or 1.0, AREA_UNIT: (pixel or 1.0) ** 2}
+    length = "micron" if pixel else "pixel"
+    units = {LENGTH: length, AREA_UNIT: f"{length}^2", "TIME": "sec" if interval else "frame", "QUALITY": "quality"}
+    made: dict[str, Any] = {
+        "ID": np.arange(len(cells)),
+        "LABEL": [f"ID{at}" for at in range(len(cells))],
+        "POSITION_Z": 0.0,
+        "POSITION_T": cells["frame"] * (interval or 1.0),
+        "VISIBILITY": 1,
+        "MANUAL_SPOT_COLOR": "",
+    }
+    columns: dict[str, Any] = {}
+    for feature, _, _, dimension, source in SPOTS:
+        columns[feature] = made[feature] if source is None else cells[source] * scale.get(dimension, 1)
+    rows = pd.DataFrame(columns, index=cells.index)
+    heads = [[name for _, name, *_ in SPOTS], [short for _, _, short, *_ in SPOTS]]
+    heads.append([f"({units[dimension]})" if dimension else "" for *_, dimension, _ in SPOTS])
+    header = pd.DataFrame(heads, columns=list(columns))
+    path = movie.folder / f"{movie.field.slug}_spots.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    export.write_csv(path, pd.concat([header, rows.astype(object)], ignore_index=True))
+    return [path]
+
+
+def rois(movie: Movie) -> list[Path]:
+    """Write the cells of all frames as one set of ImageJ ROIs, named frame-id, on the stack's slices from 1."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for ref in movie.refs:
+            for label, pieces in outlines.cells(movie.labels(ref)):
+                name = f"{ref.frame + 1:04d}-{label:05d}"
+                archive.writestr(f"{name}.roi", _roi(pieces, name, ref.frame + 1).tobytes())
+    path = movie.folder / f"{movie.field.slug}_rois.zip"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, packed.getvalue())
+    return [path]
+
+
+def _roi(pieces: list[list[NDArray[np.int64]]], name: str, position: int) -> Any:
+    """Return a polygon, or a composite where a cell has pieces or holes."""
+    import roifile
+
+    every = [ring for piece in pieces for ring in piece]
+    roi = roifile.ImagejRoi.frompoints(np.concatenate(every), name=name)
+    roi.position = position
+    roi.roitype = roifile.ROI_TYPE.POLYGON
+    if len(every) > 1:
+        segments: list[float] = []
+        for ring in every:
+            for at, (x, y) in enumerate(ring.tolist()):
+                segments += [1.0 if at else 0.0, x, y]
+            segments.append(4.0)
+        corners = np.concatenate(every)
+        roi.roitype = roifile.ROI_TYPE.RECT
+        (roi.left, roi.top), (roi.right, roi.bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+        roi.n_coordinates, roi.integer_coordinates = 0, None
+        roi.multi_coordinates = np.array(segments, np.float32)
+        roi.shape_roi_size = len(segments)
+    return roi
+
+
+def geojson(movie: Movie) -> list[Path]:
+    """Write the cells of each frame as QuPath detections with their measures, one file per frame."""
+    written = []
+    for ref in movie.refs:
+        rows = {int(row["label"]): row for row in movie.of(ref).to_dict("records")}
+        features = [
+            {
+                "type": "Feature",
+                "geometry": _geometry(pieces),
+                "properties": {
+                    "objectType": "detection",
+                    "name": f"cell {label}",
+                    "measurements": _measurements(rows.get(label, {})),
+                },
+            }
+            for label, pieces in outlines.cells(movie.labels(ref))
+        ]
+        path = movie.file(ref, ".geojson")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False).encode())
+        written.append(path)
+    return written
+
+
+def _geometry(pieces: list[list[NDArray[np.int64]]]) -> dict[str, Any]:
+    polygons = [[[*ring.tolist(), ring[0].tolist()] for ring in piece] for piece in pieces]
+    if len(polygons) == 1:
+        return {"type": "Polygon", "coordinates": polygons[0]}
+    return {"type": "MultiPolygon", "coordinates": polygons}
+
+
+def _measurements(row: dict[str, Any]) -> dict[str, float]:
+    """Return the measures of a cell that are finite numbers, and its track."""
+    numbers = {name: value for name, value in row.items() if isinstance(value, int | float | np.number)}
+    left_out = {"label", "frame", "bbox_y0", "bbox_x0", "bbox_y1", "bbox_x1", "border"}
+    return {name: float(v) for name, v in numbers.items() if np.isfinite(v) and name not in left_out}
+
+
+def outline_pictures(movie: Movie) -> list[Path]:
+    """Write each frame with the outlines of its cells, coloured by track, and their labels, as PNG."""
+    written = []
+    for ref in movie.refs:
+        path = movie.file(ref, ".png", "outlines")
+        _save(path, lambda stream, ref=ref: drawn(movie, ref).save(stream, format="PNG"))  # type: ignore[misc]
+        written.append(path)
+    return written
+
+
+def animation(movie: Movie) -> list[Path]:
+    """Write the outlined frames as an animated GIF, at most 720 px wide and high."""
+    path = movie.folder / "outlines" / f"{movie.field.slug}.gif"
+
+    def small(ref: FrameRef) -> Image:
+        picture = drawn(movie, ref)
+        picture.thumbnail((GIF_SIDE, GIF_SIDE))
+        return picture.quantize(64)
+
+    first, *others = movie.refs
+    _save(
+        path,
+        lambda stream: small(first).save(
+            stream, format="GIF", save_all=True, append_images=map(small, others), duration=200, loop=0, disposal=1
+        ),
+    )
+    return [path]
+
+
+def drawn(movie: Movie, ref: FrameRef) -> Image:
+    """Return the first channel of a frame in 8 bit, the outlines over it, each cell's label in its middle."""
+    from PIL import Image, ImageDraw
+
+    labels, plane = movie.labels(ref), movie.image(ref)[0].astype(np.float32)
+    low, high = np.percentile(plane, (0.5, 99.5))
+    grey = np.clip((plane - low) / max(float(high - low), 1e-6), 0, 1) * 255
+    zoom = 2 if max(labels.shape) < LEGIBLE else 1
+    canvas = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    large = labels.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    rows = movie.of(ref)
+    track = dict(zip(rows["label"].tolist(), rows["track"].tolist(), strict=True))
+    ids = np.unique(labels)
+    tint = np.array([COLOURS[int(track.get(label, label)) % len(COLOURS)] for label in ids.tolist()], np.uint8)
+    edge = _inner_edge(large)
+    canvas[edge] = tint[np.searchsorted(ids, large[edge])]
+    picture = Image.fromarray(canvas)
+    pen = ImageDraw.Draw(picture)
+    for row in rows.itertuples():
+        middle = (zoom * (row.centroid_x_px + 0.5), zoom * (row.centroid_y_px + 0.5))
+        pen.text(middle, str(row.track), fill=(255, 255, 255), anchor="mm", stroke_width=1, stroke_fill=(0, 0, 0))
+    return picture
+
+
+def binary(movie: Movie) -> list[Path]:
+    """Write each frame as an 8-bit mask, 255 in cells; a pixel of background parts cells that touch.
+
+    It is taken from the cell with the larger id, so that TrackMate's threshold detector finds the same cells.
+    """
+    from PIL import Image
+
+    written = []
+    for ref in movie.refs:
+        mask = ((part(movie.labels(ref)) > 0) * 255).astype(np.uint8)
+        path = movie.file(ref, ".png", "binary")
+        _save(path, lambda stream, mask=mask: Image.fromarray(mask).save(stream, format="PNG"))  # type: ignore[misc]
+        written.append(path)
+    return written
+
+
+KINDS: dict[str, Callable[[Movie], list[Path]]] = {
+    "trackmate": spots,
+    "rois": rois,
+    "geojson": geojson,
+    "outlines": outline_pictures,
+    "gif": animation,
+    "binary": binary,
+}
+"""What can be written, by name."""
+
+
+def kinds_of(text: str | None) -> list[str]:
+    """Return the kinds that a comma-separated text names; ``all`` is all, None none."""
+    if text is None:
+        return []
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if names == ["all"]:
+        return list(KINDS)
+    unknown = [name for name in names if name not in KINDS]
+    if unknown or not names:
+        raise BadInput(f"export {', '.join(unknown) or text!r}: unknown; choose from {', '.join(KINDS)} or all")
+    return names
+
+
+def _inner_edge(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return the pixels of cells with another value above, below or beside them; the frame's edge is none."""
+    framed = np.pad(labels, 1, mode="edge")
+    sides = (framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:])
+    edge = np.zeros(labels.shape, bool)
+    for side in sides:
+        edge |= side != labels
+    return edge & (labels > 0)
+
+
+def _save(path: Path, write: Callable[[io.BytesIO], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stream = io.BytesIO()
+    write(stream)
+    write_bytes(path, stream.getvalue())
