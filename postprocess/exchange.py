@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_io.errors import BadInput
-from data_io.files import write_bytes
+from data_io.files import slug, write_bytes
 from postprocess import export, outlines
 from postprocess.three_class import part
 
@@ -36,10 +36,15 @@ if TYPE_CHECKING:
 FOLDER = "exports"
 GIF_SIDE = 720
 """Longest side of a frame of the animation, pixels."""
+PNG_SIDE = 8192
+"""Longest side of a picture of a frame, pixels."""
 LEGIBLE = 512
 """Smaller frames are drawn twice as large, so that ids can be read."""
+STRIP = 1024
+"""Rows of a mask made at once."""
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 """Outlines are coloured by track (Okabe and Ito 2008)."""
+WRITING: dict[str, Any] = {"fill": (255, 255, 255), "stroke_width": 1, "stroke_fill": (0, 0, 0)}
 LENGTH, AREA_UNIT = "LENGTH", "AREA"
 SPOTS = (
     # feature, its name, its short name, dimension, column of the cells table
@@ -83,7 +88,12 @@ class Movie:
         return self.folder / folder / f"{self.field.slug}_{ref.frame:05d}{suffix}"
 
 
-def write_exports(run: Path, kinds: Sequence[str], methods: Sequence[str] | None = None) -> list[Path]:
+def write_exports(
+    run: Path,
+    kinds: Sequence[str],
+    methods: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
     """Write files for other programs from what `postprocess.run` left; return them.
 
     Parameters
@@ -94,17 +104,21 @@ def write_exports(run: Path, kinds: Sequence[str], methods: Sequence[str] | None
         Names of `KINDS`.
     methods
         Which methods; all by default.
+    progress
+        Called with (done, to do), counted in kinds of files times fields times methods.
 
     Raises
     ------
     BadInput
         An unknown kind or method, no cells yet, or a folder that cannot be written.
     """
+    work = [(KINDS[kind], movie) for movie in movies(run, methods) for kind in kinds_of(",".join(kinds))]
     written: list[Path] = []
     try:
-        for movie in movies(run, methods):
-            for kind in kinds_of(",".join(kinds)):
-                written += KINDS[kind](movie)
+        for done, (write, movie) in enumerate(work, 1):
+            written += write(movie)
+            if progress is not None:
+                progress(done, len(work))
     except OSError as fault:
         told = fault.strerror or type(fault).__name__
         raise BadInput(f"{run / FOLDER}: cannot be written ({told}); make room, or see to its rights") from fault
@@ -123,6 +137,8 @@ def movies(run: Path, methods: Sequence[str] | None = None) -> Iterator[Movie]:
     for method in methods or known:
         if method not in known:
             raise BadInput(f"{run}: no method {method!r}; it has {', '.join(known)}")
+        if slug(method) != method:
+            raise BadInput(f"{store.path}: method {method!r} is no safe file name; rename it to {slug(method)!r}")
         for field in dataset.fields.values():
             refs = tuple(ref for ref in field.refs() if store.mark(method, ref))
             if refs:
@@ -240,7 +256,7 @@ def _measurements(row: dict[str, Any]) -> dict[str, float]:
 
 
 def outline_pictures(movie: Movie) -> list[Path]:
-    """Write each frame with the outlines of its cells, coloured by track, and their labels, as PNG."""
+    """Write each frame with the outlines and ids of its cells as PNG; a frame above 8192 px is reduced."""
     written = []
     for ref in movie.refs:
         path = movie.file(ref, ".png", "outlines")
@@ -250,46 +266,58 @@ def outline_pictures(movie: Movie) -> list[Path]:
 
 
 def animation(movie: Movie) -> list[Path]:
-    """Write the outlined frames as an animated GIF, at most 720 px wide and high."""
+    """Write the outlined frames, numbered from 0 in their corner, as an animated GIF at most 720 px wide and high."""
+    from PIL import ImageDraw
+
     path = movie.folder / "outlines" / f"{movie.field.slug}.gif"
 
-    def small(ref: FrameRef) -> Image:
-        picture = drawn(movie, ref)
-        picture.thumbnail((GIF_SIDE, GIF_SIDE))
+    def numbered(ref: FrameRef) -> Image:
+        picture = drawn(movie, ref, GIF_SIDE)
+        ImageDraw.Draw(picture).text((3, 1), str(ref.frame), **WRITING)  # equal pictures would become one
         return picture.quantize(64)
 
     first, *others = movie.refs
     _save(
         path,
-        lambda stream: small(first).save(
-            stream, format="GIF", save_all=True, append_images=map(small, others), duration=200, loop=0, disposal=1
+        lambda stream: numbered(first).save(
+            stream, format="GIF", save_all=True, append_images=map(numbered, others), duration=200, loop=0, disposal=1
         ),
     )
     return [path]
 
 
-def drawn(movie: Movie, ref: FrameRef) -> Image:
-    """Return the first channel of a frame in 8 bit, the outlines over it, each cell's label in its middle."""
+def drawn(movie: Movie, ref: FrameRef, longest: int = PNG_SIDE) -> Image:
+    """Return the first channel of a frame in 8 bit, outlines coloured by track over it, the track's id in each cell.
+
+    A frame with a side above ``longest`` px is reduced by taking every n-th pixel, a small one is drawn twice as large.
+    """
     from PIL import Image, ImageDraw
 
-    labels, plane = movie.labels(ref), movie.image(ref)[0].astype(np.float32)
-    low, high = np.percentile(plane, (0.5, 99.5))
-    grey = np.clip((plane - low) / max(float(high - low), 1e-6), 0, 1) * 255
-    zoom = 2 if max(labels.shape) < LEGIBLE else 1
-    canvas = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1).repeat(zoom, axis=0).repeat(zoom, axis=1)
-    large = labels.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    shape = movie.field.shape
+    step = -(-max(shape) // longest)
+    zoom = 2 if max(shape) < LEGIBLE else 1
+    grey = eight_bit(movie.image(ref)[0, ::step, ::step]).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    labels = movie.labels(ref)[::step, ::step].repeat(zoom, axis=0).repeat(zoom, axis=1)
     rows = movie.of(ref)
     track = dict(zip(rows["label"].tolist(), rows["track"].tolist(), strict=True))
-    ids = np.unique(labels)
-    tint = np.array([COLOURS[int(track.get(label, label)) % len(COLOURS)] for label in ids.tolist()], np.uint8)
-    edge = _inner_edge(large)
-    canvas[edge] = tint[np.searchsorted(ids, large[edge])]
+    edge = _inner_edge(labels)
+    ids, inverse = np.unique(labels[edge], return_inverse=True)
+    tint = [COLOURS[int(track.get(label, label)) % len(COLOURS)] for label in ids.tolist()]
+    canvas = np.repeat(grey[..., None], 3, axis=-1)
+    canvas[edge] = np.array(tint, np.uint8).reshape(-1, 3)[inverse]
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
     for row in rows.itertuples():
-        middle = (zoom * (row.centroid_x_px + 0.5), zoom * (row.centroid_y_px + 0.5))
-        pen.text(middle, str(row.track), fill=(255, 255, 255), anchor="mm", stroke_width=1, stroke_fill=(0, 0, 0))
+        middle = ((row.centroid_x_px + 0.5) * zoom / step, (row.centroid_y_px + 0.5) * zoom / step)
+        pen.text(middle, str(row.track), anchor="mm", **WRITING)
     return picture
+
+
+def eight_bit(plane: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return a ``(Y, X)`` plane stretched to 0-255 between the 0.5 and 99.5 % of its grey values."""
+    low, high = np.percentile(plane, (0.5, 99.5))
+    stretched = (plane.astype(np.float32) - np.float32(low)) * np.float32(255 / max(float(high - low), 1e-6))
+    return np.clip(stretched, 0, 255, out=stretched).astype(np.uint8)
 
 
 def binary(movie: Movie) -> list[Path]:
@@ -301,11 +329,21 @@ def binary(movie: Movie) -> list[Path]:
 
     written = []
     for ref in movie.refs:
-        mask = ((part(movie.labels(ref)) > 0) * 255).astype(np.uint8)
+        mask = parted(movie.labels(ref))
         path = movie.file(ref, ".png", "binary")
         _save(path, lambda stream, mask=mask: Image.fromarray(mask).save(stream, format="PNG"))  # type: ignore[misc]
         written.append(path)
     return written
+
+
+def parted(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Return 255 in the cells of ``(Y, X)`` labels, 0 elsewhere and in a pixel between touching cells."""
+    mask = np.zeros(labels.shape, np.uint8)
+    for top in range(0, len(labels), STRIP):
+        above = min(top, 1)
+        strip = part(labels[top - above : top + STRIP + 1])[above:][:STRIP]  # the gap depends on the nearest rows only
+        mask[top : top + STRIP][strip > 0] = 255
+    return mask
 
 
 KINDS: dict[str, Callable[[Movie], list[Path]]] = {
@@ -334,11 +372,11 @@ def kinds_of(text: str | None) -> list[str]:
 
 def _inner_edge(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return the pixels of cells with another value above, below or beside them; the frame's edge is none."""
-    framed = np.pad(labels, 1, mode="edge")
-    sides = (framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:])
     edge = np.zeros(labels.shape, bool)
-    for side in sides:
-        edge |= side != labels
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        differ = labels[one] != labels[other]
+        edge[one] |= differ
+        edge[other] |= differ
     return edge & (labels > 0)
 
 

@@ -28,6 +28,7 @@ LEVEL = 0.5
 REACH = 4
 KERNEL = np.exp(-0.5 * np.arange(-REACH, REACH + 1) ** 2) / np.exp(-0.5 * np.arange(-REACH, REACH + 1) ** 2).sum()
 """Gaussian of sigma 1 px, cut at 4 px."""
+SUMS = np.concatenate((np.zeros(1), np.cumsum(KERNEL)))
 
 AXIS, DIAGONAL = math.pi / 4, math.pi / (4 * math.sqrt(2))
 CROFTON = np.array(
@@ -113,6 +114,8 @@ def compact(labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.
     if labels.dtype.itemsize == 8:
         labels = labels.astype(np.int64, copy=False)  # NumPy cannot count uint64
     highest = int(labels.max(initial=0))
+    if labels.dtype == np.int32 and 0 < highest <= labels.size and _is_dense(labels.view(np.int32), highest):
+        return np.arange(1, highest + 1, dtype=np.int64), labels.view(np.int32)
     if highest <= 4 * labels.size:
         present = np.bincount(labels.ravel(), minlength=1) > 0
         present[0] = False
@@ -120,6 +123,19 @@ def compact(labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.
     ids, cells = np.unique(labels, return_inverse=True)
     background = int(ids[0] == 0)
     return ids[background:].astype(np.int64), (cells.reshape(labels.shape) + 1 - background).astype(np.int32)
+
+
+@njit(cache=True, nogil=True)
+def _is_dense(labels: NDArray[np.int32], highest: int) -> bool:
+    """Return whether every number from 1 to the highest occurs."""
+    seen = np.zeros(highest + 1, np.bool_)
+    for row in labels:
+        last = np.int32(0)
+        for label in row:
+            if label != last:
+                seen[label] = True
+                last = label
+    return bool(seen[1:].all())
 
 
 def contours(labels: NDArray[np.integer]) -> dict[int, NDArray[np.float64]]:
@@ -229,18 +245,28 @@ def _accumulate(
     sums = np.zeros((n_cells, 7))
     boxes = np.empty((n_cells, 4), np.int64)
     boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = height, width, 0, 0
+    first = np.full(n_cells, -1, np.int64)  # column of the first pixel; moments are about it until the end
     pairs = np.empty((1024, 2), np.int64)
     n_pairs = 0
+    framed = np.zeros((height + 2, width + 2), np.int32)
+    framed[1:-1, 1:-1] = cells
     for y in range(height + 1):
+        before, row = framed[y], framed[y + 1]
         for x in range(width + 1):
-            here = cells[y, x] if y < height and x < width else 0
-            above = cells[y - 1, x] if y > 0 and x < width else 0
-            left = cells[y, x - 1] if y < height and x > 0 else 0
-            corner = cells[y - 1, x - 1] if y > 0 and x > 0 else 0
+            here, above, left, corner = row[x + 1], before[x + 1], row[x], before[x]
             if here > 0:
-                box = boxes[here - 1]
-                box[0], box[1] = min(box[0], y), min(box[1], x)
-                box[2], box[3] = max(box[2], y + 1), max(box[3], x + 1)
+                at = here - 1
+                if first[at] < 0:
+                    first[at] = x
+                    boxes[at, 0] = y
+                boxes[at, 1], boxes[at, 2], boxes[at, 3] = min(boxes[at, 1], x), y + 1, max(boxes[at, 3], x + 1)
+                dy, dx = float(y - boxes[at, 0]), float(x - first[at])
+                sums[at, 0] += 1
+                sums[at, 1] += dy
+                sums[at, 2] += dx
+                sums[at, 3] += dy * dy
+                sums[at, 4] += dx * dx
+                sums[at, 5] += dy * dx
             if here == above and here == left and here == corner:
                 continue
             for k, cell in enumerate((here, above, left, corner)):
@@ -254,17 +280,11 @@ def _accumulate(
                         pairs = np.concatenate((pairs, np.empty_like(pairs)))
                     pairs[n_pairs, 0], pairs[n_pairs, 1] = min(here, other) - 1, max(here, other) - 1
                     n_pairs += 1
-    for y in range(height):
-        for x in range(width):
-            if cells[y, x] > 0:
-                row, box = sums[cells[y, x] - 1], boxes[cells[y, x] - 1]
-                dy, dx = y - box[0], x - box[1]
-                row[0] += 1
-                row[1] += dy
-                row[2] += dx
-                row[3] += dy * dy
-                row[4] += dx * dx
-                row[5] += dy * dx
+    for at in range(n_cells):
+        shift = float(first[at] - boxes[at, 1])
+        sums[at, 5] += shift * sums[at, 1]
+        sums[at, 4] += shift * (2 * sums[at, 2] + shift * sums[at, 0])
+        sums[at, 2] += shift * sums[at, 0]
     return sums, boxes, pairs[:n_pairs]
 
 
@@ -311,18 +331,21 @@ def _filled(cells: NDArray[np.int32], cell: int, box: NDArray[np.int64]) -> NDAr
             if cells[box[0] + y - 1, box[1] + x - 1] != cell:
                 mask[y, x] = -1.0  # background, perhaps a hole
     mask[0, :], mask[-1, :], mask[:, 0], mask[:, -1] = -1.0, -1.0, -1.0, -1.0
-    stack = np.empty(height * width, np.int64)
-    stack[0], size = 0, 1
+    stack = np.empty((height * width, 2), np.int64)
+    stack[0, 0], stack[0, 1], size = 0, 0, 1
     mask[0, 0] = 0.0
     while size:
         size -= 1
-        y, x = stack[size] // width, stack[size] % width
+        y, x = stack[size, 0], stack[size, 1]
         for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
             if 0 <= v < height and 0 <= u < width and mask[v, u] < 0:
                 mask[v, u] = 0.0
-                stack[size] = v * width + u
+                stack[size, 0], stack[size, 1] = v, u
                 size += 1
-    return np.abs(mask)
+    for y in range(height):
+        for x in range(width):
+            mask[y, x] = abs(mask[y, x])
+    return mask
 
 
 @njit(cache=True, nogil=True)
@@ -331,10 +354,18 @@ def _blur(mask: NDArray[np.float64]) -> NDArray[np.float64]:
     height, width = mask.shape
     rows = np.zeros((height, width))
     for y in range(height):
-        for x in range(width):
-            if mask[y, x] > 0:
-                for k in range(max(-REACH, -x), min(REACH, width - 1 - x) + 1):
-                    rows[y, x + k] += KERNEL[k + REACH]
+        end = 0
+        while end < width:
+            start = end
+            while start < width and mask[y, start] == 0:
+                start += 1
+            end = start
+            while end < width and mask[y, end] > 0:
+                end += 1
+            if start < end:  # a run of ones blurred is a difference of the kernel's sums
+                for x in range(max(0, start - REACH), min(width, end + REACH)):
+                    low, high = max(x - end + 1, -REACH), min(x - start, REACH)
+                    rows[y, x] += SUMS[high + REACH + 1] - SUMS[low + REACH]
     blurred = np.zeros((height, width))
     for y in range(height):
         for k in range(max(-REACH, -y), min(REACH, height - 1 - y) + 1):

@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import njit
 from scipy import ndimage as ndi
+
+from postprocess.morphology import compact
+from postprocess.polygon import signed_area
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+STEP_X, STEP_Y = (1, 0, -1, 0), (0, 1, 0, -1)
+"""The four ways along pixel edges: right, down, left, up; the next one is a turn to the right."""
 
 
 def cells(labels: NDArray[np.integer]) -> Iterator[tuple[int, list[list[NDArray[np.int64]]]]]:
@@ -19,60 +26,70 @@ def cells(labels: NDArray[np.integer]) -> Iterator[tuple[int, list[list[NDArray[
     A piece is 4-connected. A ring is ``(N, 2)`` int64 corners (x, y), where pixel (0, 0) is the square from (0, 0) to
     (1, 1); the first corner is not repeated.
     """
-    values, compact = np.unique(labels, return_inverse=True)
-    compact = compact.reshape(labels.shape) + int(values[0] != 0)
-    values = values[values != 0]
-    for place, box in enumerate(ndi.find_objects(compact)):
-        pieces, n = ndi.label(compact[box] == place + 1)
+    ids, dense = compact(labels)
+    for place, box in enumerate(ndi.find_objects(dense)):
+        pieces, n = ndi.label(dense[box] == place + 1)
         origin = np.array([box[1].start, box[0].start])
-        yield int(values[place]), [[ring + origin for ring in rings(pieces == k + 1)] for k in range(n)]
+        yield int(ids[place]), [[ring + origin for ring in rings(pieces == k + 1)] for k in range(n)]
 
 
 def rings(mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     """Return the rings of a 4-connected ``(y, x)`` mask: its outer one first, then those of its holes.
 
-    Each edge between inside and outside is walked with the inside on the right; where four edges meet the walk turns
-    right, so that corners that only touch stay apart.
+    The inside lies on the right of the way, so the outer ring has a positive area and a hole a negative one. No ring
+    meets itself, not even in a corner, as GIS formats ask: holes touch each other and the outer ring in corners only.
     """
-    framed = np.pad(mask, 1)
-    here, above, left = framed[1:, 1:], framed[:-1, 1:], framed[1:, :-1]
-    step: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for found, start, way in (
-        (here & ~above, (0, 0), (1, 0)),  # along the top of a pixel, to the right
-        (above & ~here, (1, 0), (-1, 0)),  # along its bottom, to the left
-        (here & ~left, (0, 1), (0, -1)),  # along its left side, up
-        (left & ~here, (0, 0), (0, 1)),  # along its right side, down
-    ):
-        for y, x in zip(*np.nonzero(found), strict=True):
-            step.setdefault((int(x) + start[0], int(y) + start[1]), []).append(way)
-    found_rings = []
-    while step:
-        at = first = next(iter(step))
-        way = step[at][0]
-        corners: list[tuple[int, int]] = []
-        while True:
-            ways = step[at]
-            turned = (-way[1], way[0])  # to the right, with y pointing down
-            taken = turned if turned in ways else way if way in ways else ways[0]
-            ways.remove(taken)
-            if not ways:
-                del step[at]
-            if taken != way or not corners:
-                corners.append(at)
-            way, at = taken, (at[0] + taken[0], at[1] + taken[1])
-            if at == first and way not in [(w[1], -w[0]) for w in step.get(at, [])]:
-                break
-        if len(corners) > 1 and _straight(corners[-1], corners[0], corners[1]):
-            corners = corners[1:]
-        found_rings.append(np.array(corners, np.int64))
-    return sorted(found_rings, key=lambda ring: -abs(area(ring)))
+    corners, ends = _walk(np.pad(mask, 1))
+    return np.split(corners, ends[:-1])
 
 
 def area(ring: NDArray[np.int64]) -> float:
     """Return the signed area of a ring in pixels."""
-    x, y = ring.T
-    return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) / 2
+    return float(signed_area(ring.astype(np.float64)))
 
 
-def _straight(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> bool:
-    return a[0] == b[0] == c[0] or a[1] == b[1] == c[1]
+@njit(cache=True, nogil=True)
+def _walk(framed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the corners (x, y) of all rings, one after the other, and where each ring ends.
+
+    Where four edges meet the walk turns left, over to the other pixel: as both belong to one piece, the background on
+    the two sides of them is parted, and the two passages belong to two rings.
+
+    Parameters
+    ----------
+    framed
+        ``(y + 2, x + 2)`` bool, the mask with a pixel of background around it.
+    """
+    height, width = framed.shape[0] - 1, framed.shape[1] - 1
+    leaves = np.zeros((height, width, 4), np.bool_)  # whether an edge leaves a corner in each of the four ways
+    n_edges = 0
+    for y in range(height):
+        for x in range(width):
+            corner, above, left, here = framed[y, x], framed[y, x + 1], framed[y + 1, x], framed[y + 1, x + 1]
+            leaves[y, x, 0] = here and not above
+            leaves[y, x, 1] = left and not here
+            leaves[y, x, 2] = corner and not left
+            leaves[y, x, 3] = above and not corner
+            n_edges += leaves[y, x].sum()
+    corners, ends = np.empty((n_edges, 2), np.int64), np.empty(n_edges // 4, np.int64)
+    walked = np.zeros_like(leaves)
+    size = n_rings = 0
+    for start_y in range(height):
+        for start_x in range(width):
+            for start_way in range(4):
+                if not leaves[start_y, start_x, start_way] or walked[start_y, start_x, start_way]:
+                    continue
+                y, x, way = start_y, start_x, start_way
+                while not walked[y, x, way]:
+                    walked[y, x, way] = True
+                    y, x = y + STEP_Y[way], x + STEP_X[way]
+                    onward = (way + 3) % 4
+                    while not leaves[y, x, onward]:
+                        onward = (onward + 1) % 4
+                    if onward != way:
+                        corners[size, 0], corners[size, 1] = x, y
+                        size += 1
+                    way = onward
+                ends[n_rings] = size
+                n_rings += 1
+    return corners[:size], ends[:n_rings]

@@ -51,7 +51,7 @@ def steps(n_rays: int, shape: tuple[int, int]) -> Steps:
     return Steps(way, np.where(tie, TIE, rows * (shape[1] + 2) + columns).astype(np.int32), length)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def squared_distances(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return ``(Y, X)`` int32: the squared distance of each cell's pixels to the nearest pixel of anything else.
 
@@ -93,7 +93,7 @@ def squared_distances(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     return squared
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def fill(
     labels: NDArray[np.int32],
     squared: NDArray[np.int32],

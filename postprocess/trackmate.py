@@ -94,15 +94,73 @@ def largest(
 
 def _pieces(labels: NDArray[np.integer]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Return the 8-connected pieces, padded by one pixel, and of each its label, last pixel (flat) and size."""
-    from skimage.measure import label as connected
+    padded = np.pad(labels, 1).astype(np.int64, copy=False)
+    pieces, n = _connected(padded)
+    last, n_px = _ends(pieces, n)
+    return pieces, padded.ravel()[last], last, n_px
 
-    padded = np.pad(labels, 1)
-    pieces = np.asarray(connected(padded, connectivity=2, background=0)).astype(np.int32)
-    n_px = np.bincount(pieces.ravel())[1:]
-    last = np.zeros(len(n_px) + 1, np.int64)
-    inside = np.flatnonzero(pieces)
-    last[pieces.ravel()[inside]] = inside  # of repeated indices the last one stays
-    return pieces, padded.ravel()[last[1:]], last[1:], n_px
+
+@njit(cache=True, nogil=True)
+def _connected(labels: NDArray[np.int64]) -> tuple[NDArray[np.int32], int]:
+    """Return the 8-connected pieces of equal labels, numbered from 1 in scan order, of an image framed by zeros."""
+    height, width = labels.shape
+    pieces = np.zeros((height, width), np.int32)
+    parent = np.zeros(1024, np.int32)
+    count = 0
+    for y in range(1, height):
+        for x in range(1, width - 1):
+            label = labels[y, x]
+            if label == 0:
+                continue
+            found = np.int32(0)
+            for v, u in ((y, x - 1), (y - 1, x - 1), (y - 1, x), (y - 1, x + 1)):
+                if labels[v, u] != label:
+                    continue
+                other = pieces[v, u]
+                while parent[other] != other:
+                    parent[other] = parent[parent[other]]
+                    other = parent[other]
+                if found == 0 or other == found:
+                    found = other
+                else:  # the older name stays
+                    low, high = min(found, other), max(found, other)
+                    parent[high] = low
+                    found = low
+            if found == 0:
+                count += 1
+                if count == len(parent):
+                    parent = np.concatenate((parent, np.zeros_like(parent)))
+                parent[count] = count
+                found = np.int32(count)
+            pieces[y, x] = found
+    number = np.zeros(count + 1, np.int32)
+    n = 0
+    for name in range(1, count + 1):
+        root = name
+        while parent[root] != root:
+            root = parent[root]
+        if root == name:
+            n += 1
+            number[name] = n
+        else:
+            number[name] = number[root]
+    for y in range(height):
+        for x in range(width):
+            if pieces[y, x]:
+                pieces[y, x] = number[pieces[y, x]]
+    return pieces, n
+
+
+@njit(cache=True, nogil=True)
+def _ends(pieces: NDArray[np.int32], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the last pixel (flat) of each piece and its number of pixels."""
+    last, n_px = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    flat = pieces.ravel()
+    for at in range(len(flat)):
+        if flat[at]:
+            last[flat[at] - 1] = at
+            n_px[flat[at] - 1] += 1
+    return last, n_px
 
 
 @njit(cache=True, nogil=True)

@@ -15,6 +15,7 @@ from scipy import ndimage as ndi
 
 from postprocess.prediction import FULL, Prediction
 from postprocess.sizes import areas_to_try, drop_small
+from postprocess.star_kernel import squared_distances
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,7 +60,8 @@ def decode(prediction: Prediction, params: Params) -> NDArray[np.int32]:
     """Return ``(Y, X)`` int32 cells, 0 background."""
     mask = foreground(prediction, params.threshold)
     height = smoothed_distance(mask, params.smoothing)
-    return drop_small(split(mask, height, params.min_distance, params.neck, gap=params.paper_gap), params.min_area)
+    cells = split(mask, height, params.min_distance, params.neck, gap=params.paper_gap)
+    return drop_small(cells, params.min_area) if params.min_area > 1 else cells
 
 
 def grid(diameter: float) -> dict[str, tuple[Any, ...]]:
@@ -93,9 +95,10 @@ def smoothed_distance(mask: NDArray[np.bool_], sigma: float) -> NDArray[np.float
     """Return the distance to the background in pixels, smoothed by a Gaussian, 0 outside the mask."""
     if not mask.any():
         return np.zeros(mask.shape, np.float32)
-    framed = np.pad(mask, 1, constant_values=not mask.all())  # without any background the frame's edge has to serve
-    distance = ndi.distance_transform_edt(framed)[1:-1, 1:-1]
-    smooth: NDArray[np.float32] = ndi.gaussian_filter(distance.astype(np.float32), sigma)
+    distance = np.sqrt(squared_distances(mask.view(np.int8)), dtype=np.float32)
+    if mask.all():  # without any background the frame's edge has to serve
+        distance = ndi.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    smooth: NDArray[np.float32] = ndi.gaussian_filter(distance.astype(np.float32, copy=False), sigma)
     smooth[~mask] = 0
     return smooth
 
@@ -129,18 +132,31 @@ def split(
     peaks = peak_local_max(height, min_distance=min_distance, threshold_abs=0, exclude_border=False)
     markers = np.zeros(mask.shape, np.int32)
     markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    orphan = np.ones(n_pieces + 1, bool)
-    orphan[pieces[tuple(peaks.T)]] = False
-    orphan[0] = False
-    if orphan.any():
-        rank = np.cumsum(orphan).astype(np.int32) + np.int32(len(peaks))
-        np.copyto(markers, rank[pieces], where=orphan[pieces])
-    cells: NDArray[np.int32] = watershed(-height, markers, mask=mask).astype(np.int32)
+    per_piece = np.bincount(pieces[tuple(peaks.T)], minlength=n_pieces + 1)
+    number = np.zeros(n_pieces + 1, np.int32)  # of a component with one cell, whose number is that of its only peak
+    number[pieces[tuple(peaks.T)]] = np.arange(1, len(peaks) + 1)
+    lost = per_piece == 0
+    lost[0] = False
+    number[lost] = len(peaks) + np.arange(1, np.count_nonzero(lost) + 1)
+    shared = np.flatnonzero(per_piece > 1)
+    number[shared] = 0
+    cells: NDArray[np.int32] = number[pieces]
+    boxes = ndi.find_objects(pieces) if shared.size else []
+    for piece in shared:
+        box = boxes[piece - 1]
+        inside = pieces[box] == piece
+        flooded = watershed(-height[box], np.where(inside, markers[box], 0), mask=inside)
+        np.copyto(cells[box], flooded, where=inside)
+    if neck <= 0 and not gap:
+        return cells
     names = joined(necks(cells, height), neck)
     if gap:
+        np.copyto(markers, number[pieces], where=lost[pieces])
         parted = watershed(-height, names[markers], mask=mask, watershed_line=True)
-        cells = ndi.label(parted > 0)[0].astype(np.int32)
-    return cells if gap else names[cells]
+        lined: NDArray[np.int32] = ndi.label(parted > 0)[0].astype(np.int32)
+        return lined
+    named: NDArray[np.int32] = names[cells]
+    return named
 
 
 @dataclass(frozen=True)

@@ -43,3 +43,15 @@ def test_overhead_of_a_search():
     lines = _printed(str(HERE / "overhead.py"), "search", *SHORT)
     assert any(line.startswith("2 of 2 trials") for line in lines)
     assert any(line.startswith("ratio") for line in lines)
+
+
+def test_postprocess(tmp_path):
+    small = ["--cache", str(tmp_path), "--frames", "2", "--size", "160x192", "--rounds", "1"]
+    lines = _printed(str(HERE / "postprocess.py"), *small)
+    assert any(line.startswith("ratio whole") for line in lines)
+
+
+@pytest.mark.slow
+def test_large_frame():
+    lines = _printed("-m", "tests.benchmarks.large_frame", "--side", "4100", "--targets", "two_class")
+    assert any("peak of memory" in line and "failed" not in line for line in lines)
