@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -92,6 +91,9 @@ def write_stack(
     def pages() -> Any:
         for ref in frames:
             labels = read(ref)
+            if labels.shape == shape:
+                yield labels.view(np.uint32) if dtype == np.uint32 else labels.astype(dtype)
+                continue
             page = np.zeros(shape, dtype)
             page[: labels.shape[0], : labels.shape[1]] = labels
             yield page
@@ -118,14 +120,6 @@ def write_stack(
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def write_table(stem: Path, table: pd.DataFrame) -> None:
-    """Write a table as ``stem.parquet`` and ``stem.csv``, each whole or not at all."""
-    packed = io.BytesIO()
-    table.to_parquet(packed, index=False)
-    write_bytes(stem.with_suffix(".parquet"), packed.getvalue())
-    write_csv(stem.with_suffix(".csv"), table)
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -20,9 +20,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +29,8 @@ import numpy as np
 
 from data_io.errors import DONE, BadInput, entry_point, printable
 from data_io.progress import show
-from postprocess.export import harmless
 from postprocess.label_files import checked, image_sources, label_sources, stated
+from postprocess.tables import appending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,9 +38,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from postprocess.label_files import Source
-
-ROWS = 20_000
-"""Rows collected before they are written."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ def measure(
     total = sum(source.frames for source in sources)
     cells = empty = shapeless = 0
     binary = True
-    with table_file(out) as add:
+    with appending(out) as add:
         for done, table in enumerate(tables(sources, greys, pixel, track=track), start=1):
             add(table)
             cells, empty = cells + len(table), empty + table.empty
@@ -142,96 +137,6 @@ def tables(
             front["track"] = np.array([tracks[label] for label in table["label"]], np.int64)
         table = table.assign(**front).astype({"frame": "int64", "image": "string", "reason": "string"})
         yield table[[*front, *(name for name in table.columns if name not in front)]]
-
-
-@contextmanager
-def table_file(out: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
-    """Give a function that appends tables of equal columns to a file, which takes its name when all are written.
-
-    Raises
-    ------
-    BadInput
-        Neither .csv nor .parquet, or it cannot be written.
-    """
-    if out.suffix.lower() not in WRITERS:
-        raise BadInput(f"{out}: a table is .csv or .parquet; give it one of these suffixes")
-    if out.is_dir():
-        raise BadInput(f"{out}: is a folder; give the name of a file")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    pending: list[pd.DataFrame] = []
-
-    def flush() -> None:
-        import pandas as pd
-
-        filled = [table for table in pending if len(table)] or pending[:1]
-        if filled:
-            append(pd.concat(filled, ignore_index=True))
-        pending.clear()
-
-    def add(table: pd.DataFrame) -> None:
-        pending.append(table)
-        if sum(map(len, pending)) >= ROWS:
-            flush()
-
-    try:
-        with _writing(out), temporary.open("wb") as file:
-            append, close = WRITERS[out.suffix.lower()](file)
-            try:
-                yield add
-                flush()
-            finally:
-                close()
-            file.flush()
-            os.fsync(file.fileno())
-        with _writing(out):
-            temporary.replace(out)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def _csv(file: Any) -> tuple[Callable[[pd.DataFrame], None], Callable[[], None]]:
-    """Return how to append to a CSV file, in which no text is taken for a formula, and how to end it."""
-
-    def append(table: pd.DataFrame) -> None:
-        file.write(harmless(table).to_csv(index=False, header=file.tell() == 0, lineterminator="\n").encode())
-
-    return append, lambda: None
-
-
-def _parquet(file: Any) -> tuple[Callable[[pd.DataFrame], None], Callable[[], None]]:
-    """Return how to append to a parquet file and how to end it."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    writers: list[Any] = []
-
-    def append(table: pd.DataFrame) -> None:
-        if writers:
-            rows = pa.Table.from_pandas(table, schema=writers[0].schema, preserve_index=False)
-        else:
-            rows = pa.Table.from_pandas(table, preserve_index=False)
-            writers.append(pq.ParquetWriter(file, rows.schema))
-        writers[0].write_table(rows)
-
-    def close() -> None:
-        for writer in writers:
-            writer.close()
-
-    return append, close
-
-
-WRITERS = {".csv": _csv, ".parquet": _parquet}
-"""How a table of each suffix is written."""
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as fault:
-        told = fault.strerror or type(fault).__name__
-        raise BadInput(f"{out}: cannot be written ({told}); give --out in a folder that is there and yours") from fault
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -34,6 +34,7 @@ from postprocess import blocks, exchange, export, large, methods, policies, sche
 from postprocess.label_store import LabelStore
 from postprocess.policies import AS_FOUND, Policy
 from postprocess.predictions import PredictionStore
+from postprocess.tables import appending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -325,21 +326,25 @@ def finish(stage: Stage, jobs: Sequence[Job], failed: Sequence[Failure]) -> None
 
 
 def write_cells(stage: Stage, jobs: Sequence[Job]) -> None:
-    """Write cells.parquet and cells.csv of the frames done."""
+    """Write cells.parquet and cells.csv of the frames done, frame by frame."""
     import pandas as pd
+    import pyarrow.parquet as pq
 
-    tables = []
-    for method, field in dict.fromkeys((job.method, job.ref.field) for job in jobs):
-        own = sorted(
-            (job for job in jobs if (job.method, job.ref.field) == (method, field)), key=lambda job: job.ref.frame
-        )
-        tracks = tracks_of(stage, method, field, [job.ref for job in own])
-        for job in own:
-            table = pd.read_parquet(stage.part(job))
-            track = tracks[job.ref.frame]
-            tables.append(table.assign(track=[track[label] for label in table["label"]]))
-    if tables:
-        export.write_table(stage.run / "cells", pd.concat(tables, ignore_index=True).astype({"track": "int64"}))
+    if not jobs:
+        return
+    names = list(dict.fromkeys(name for job in jobs for name in pq.read_schema(stage.part(job)).names))
+    with appending(stage.run / "cells.parquet") as add, appending(stage.run / "cells.csv") as add_text:
+        for method, field in dict.fromkeys((job.method, job.ref.field) for job in jobs):
+            own = sorted(
+                (job for job in jobs if (job.method, job.ref.field) == (method, field)), key=lambda job: job.ref.frame
+            )
+            tracks = tracks_of(stage, method, field, own)
+            for job in own:
+                table, track = pd.read_parquet(stage.part(job)), tracks[job.ref.frame]
+                table["track"] = table["label"].map(track).astype("int64")
+                table = table.reindex(columns=names)
+                add(table)
+                add_text(table)
 
 
 def write_counts(stage: Stage, jobs: Sequence[Job]) -> None:
@@ -353,15 +358,23 @@ def write_counts(stage: Stage, jobs: Sequence[Job]) -> None:
     export.write_csv(stage.run / COUNTS, pd.DataFrame(rows))
 
 
-def tracks_of(stage: Stage, method: str, field: str, refs: Sequence[FrameRef]) -> dict[int, dict[int, int]]:
-    """Return frame -> label -> track: the label itself where annotators kept it over time, else linked by overlap."""
-    from postprocess.morphology import compact
+def tracks_of(stage: Stage, method: str, field: str, jobs: Sequence[Job]) -> dict[int, dict[int, int]]:
+    """Return frame -> label -> track: the label itself where annotators kept it over time, else linked by overlap.
+
+    Label images are read only where there is something to link.
+    """
+    import pandas as pd
+
     from postprocess.track import link
 
-    frames = ((ref.frame, stage.labels.read(method, ref)) for ref in refs)
-    if method == TRUTH and stage.dataset.fields[field].tracked:
-        return {frame: {int(label): int(label) for label in compact(labels)[0]} for frame, labels in frames}
-    return link(frames)
+    kept = method == TRUTH and stage.dataset.fields[field].tracked
+    if kept or len(jobs) == 1:
+        found = {job.ref.frame: pd.read_parquet(stage.part(job), columns=["label"])["label"].tolist() for job in jobs}
+        return {
+            frame: {label: label if kept else at for at, label in enumerate(sorted(labels), start=1)}
+            for frame, labels in found.items()
+        }
+    return link((job.ref.frame, stage.labels.read(method, job.ref)) for job in jobs)
 
 
 def frames_of_stacks(jobs: Sequence[Job]) -> tuple[list[str], list[FrameRef]]:

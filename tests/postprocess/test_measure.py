@@ -18,6 +18,7 @@ from PIL import Image
 from data_io.errors import DONE, BadInput
 from postprocess import measure as command
 from postprocess import morphology
+from postprocess import tables as table_parts
 
 KEYS = ["frame", "label", "image"]
 
@@ -229,7 +230,7 @@ def test_empty_frames_are_counted_and_give_no_row(tmp_path, capsys):
 
 
 def test_rows_are_written_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "ROWS", 3)
+    monkeypatch.setattr(table_parts, "ROWS", 3)
     stack = movie(5)
     stack[0] = stack[2] = 0
     save(tmp_path / "a.tif", stack)
@@ -369,7 +370,7 @@ def test_a_failure_leaves_the_older_table(tmp_path, suffix, monkeypatch):
     stack = movie(3).astype(np.int32)
     save(tmp_path / "a.tif", stack)
     before = measured(tmp_path / "a.tif", suffix=suffix)
-    monkeypatch.setattr(command, "ROWS", 1)
+    monkeypatch.setattr(table_parts, "ROWS", 1)
     stack[2] *= -1
     save(tmp_path / "b.tif", stack)
     with pytest.raises(BadInput, match="negative"):
