@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from analysis.record import Record
 
+FLAT = 0.005
+"""A score that varies no more along a parameter makes its bounds no matter."""
 EXPLAINED = {
     "threshold": "foreground is a probability above this",
     "min_distance": "cell centres are more than this many pixels apart",
@@ -39,10 +41,10 @@ def decoding_chapter(record: Record, tint: Mapping[str, str]) -> Section | None:
         for name, profile in along.items():
             chosen = found["decode"].get(name)
             values = [value for value, _ in profile]
-            bound = _bound(chosen, values)
-            if bound:
-                at_bounds.append(f"{name} of {target} ({bound})")
             spread = max(best for _, best in profile) - min(best for _, best in profile)
+            bound = _bound(chosen, values)
+            if bound and spread > FLAT:
+                at_bounds.append(f"{name} of {target} ({bound})")
             tried = f"{_shown(values[0])} to {_shown(values[-1])}"
             rows.append(
                 [target, name, EXPLAINED.get(name, ""), Cell(_shown(chosen), strong=True), tried, number(spread), bound]
@@ -60,7 +62,8 @@ def decoding_chapter(record: Record, tint: Mapping[str, str]) -> Section | None:
         told.append(f"At the edge of what was tried, so that a wider range might do better: {', '.join(at_bounds)}.")
     columns = ("method", "parameter", "meaning", "chosen", "tried", "score range", "at a bound")
     table = Table("Decode parameters", columns, rows, ("method", "parameter", "meaning", "tried", "at a bound"))
-    return Section("decoding", "From the network's output to cells", tuple(told), (Gallery(pictures, wide=True), table))
+    blocks = (*(Gallery([picture]) for picture in pictures), table)
+    return Section("decoding", "From the network's output to cells", tuple(told), blocks)
 
 
 def profiles(curve: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
