@@ -62,7 +62,7 @@ def decoding_chapter(record: Record, tint: Mapping[str, str]) -> Section | None:
         told.append(f"At the edge of what was tried, so that a wider range might do better: {', '.join(at_bounds)}.")
     columns = ("method", "parameter", "meaning", "chosen", "tried", "score range", "at a bound")
     table = Table("Decode parameters", columns, rows, ("method", "parameter", "meaning", "tried", "at a bound"))
-    blocks = (*(Gallery([picture]) for picture in pictures), table)
+    blocks: tuple[Table | Gallery, ...] = (*(Gallery([picture]) for picture in pictures), table)
     return Section("decoding", "From the network's output to cells", tuple(told), blocks)
 
 
