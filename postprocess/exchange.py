@@ -44,7 +44,8 @@ STRIP = 1024
 """Rows of a mask made at once."""
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 """Outlines are coloured by track (Okabe and Ito 2008)."""
-WRITING: dict[str, Any] = {"fill": (255, 255, 255), "stroke_width": 1, "stroke_fill": (0, 0, 0)}
+WHITE = (255, 255, 255)
+WRITING: dict[str, Any] = {"fill": WHITE, "stroke_width": 1, "stroke_fill": (0, 0, 0)}
 LENGTH, AREA_UNIT = "LENGTH", "AREA"
 SPOTS = (
     # feature, its name, its short name, dimension, column of the cells table
@@ -79,13 +80,18 @@ class Movie:
     image: Callable[[FrameRef], NDArray[Any]]
     table: pd.DataFrame
 
+    @property
+    def name(self) -> str:
+        """What its files start with."""
+        return slug(self.field.slug)
+
     def of(self, ref: FrameRef) -> pd.DataFrame:
         """Return the rows of a frame."""
         return self.table[self.table["frame"] == ref.frame]
 
     def file(self, ref: FrameRef, suffix: str, folder: str = "") -> Path:
         """Return where a file of a frame goes."""
-        return self.folder / folder / f"{self.field.slug}_{ref.frame:05d}{suffix}"
+        return self.folder / folder / f"{self.name}_{ref.frame:05d}{suffix}"
 
 
 def write_exports(
@@ -174,7 +180,7 @@ def spots(movie: Movie) -> list[Path]:
     heads = [[name for _, name, *_ in SPOTS], [short for _, _, short, *_ in SPOTS]]
     heads.append([f"({units[dimension]})" if dimension else "" for *_, dimension, _ in SPOTS])
     header = pd.DataFrame(heads, columns=list(columns))
-    path = movie.folder / f"{movie.field.slug}_spots.csv"
+    path = movie.folder / f"{movie.name}_spots.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     export.write_csv(path, pd.concat([header, rows.astype(object)], ignore_index=True))
     return [path]
@@ -188,7 +194,7 @@ def rois(movie: Movie) -> list[Path]:
             for label, pieces in outlines.cells(movie.labels(ref)):
                 name = f"{ref.frame + 1:04d}-{label:05d}"
                 archive.writestr(f"{name}.roi", _roi(pieces, name, ref.frame + 1).tobytes())
-    path = movie.folder / f"{movie.field.slug}_rois.zip"
+    path = movie.folder / f"{movie.name}_rois.zip"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, packed.getvalue())
     return [path]
@@ -267,14 +273,18 @@ def outline_pictures(movie: Movie) -> list[Path]:
 
 def animation(movie: Movie) -> list[Path]:
     """Write the outlined frames, numbered from 0 in their corner, as an animated GIF at most 720 px wide and high."""
-    from PIL import ImageDraw
+    from PIL import Image, ImageDraw
 
-    path = movie.folder / "outlines" / f"{movie.field.slug}.gif"
+    path = movie.folder / "outlines" / f"{movie.name}.gif"
+    palette = Image.new("P", (1, 1))  # the colours as they are, and greys: one fitted to a frame would lose the colours
+    palette.putpalette(
+        [*(part for colour in COLOURS for part in colour), *np.arange(256)[::4].repeat(3).tolist(), *WHITE]
+    )
 
     def numbered(ref: FrameRef) -> Image:
         picture = drawn(movie, ref, GIF_SIDE)
         ImageDraw.Draw(picture).text((3, 1), str(ref.frame), **WRITING)  # equal pictures would become one
-        return picture.quantize(64)
+        return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
     first, *others = movie.refs
     _save(
@@ -323,7 +333,9 @@ def eight_bit(plane: NDArray[Any]) -> NDArray[np.uint8]:
 def binary(movie: Movie) -> list[Path]:
     """Write each frame as an 8-bit mask, 255 in cells; a pixel of background parts cells that touch.
 
-    It is taken from the cell with the larger id, so that TrackMate's threshold detector finds the same cells.
+    It is taken from the cell with the larger id, so that TrackMate's threshold detector, which joins pixels by their
+    sides, finds cells apart. Cells that meet in a corner only are left as they are; a cell that is nothing but such a
+    pixel is not in the mask.
     """
     from PIL import Image
 

@@ -27,7 +27,7 @@ def cells(labels: NDArray[np.integer]) -> Iterator[tuple[int, list[list[NDArray[
     (1, 1); the first corner is not repeated.
     """
     ids, dense = compact(labels)
-    for place, box in enumerate(ndi.find_objects(dense)):
+    for place, box in enumerate(ndi.find_objects(dense) if len(ids) else []):
         pieces, n = ndi.label(dense[box] == place + 1)
         origin = np.array([box[1].start, box[0].start])
         yield int(ids[place]), [[ring + origin for ring in rings(pieces == k + 1)] for k in range(n)]

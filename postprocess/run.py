@@ -505,7 +505,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"failed: {fault.method}, {fault.field} frame {fault.frame}: {fault.reason}", file=sys.stderr)
     print(f"cells: {result.cells}")
     if kinds:
-        written = exchange.write_exports(options.run, kinds)
+        written = exchange.write_exports(options.run, kinds, progress=Progress("export"))
         print(f"exports: {len(written)} files in {options.run / exchange.FOLDER}")
     return PARTIAL if result.failed else DONE
 

@@ -22,6 +22,7 @@ from data_io.errors import BadInput
 from data_io.polygons import fill
 from postprocess import exchange, outlines, trackmate
 from postprocess.run import main, run
+from postprocess.three_class import part
 
 
 @pytest.fixture
@@ -60,11 +61,28 @@ def test_rings_filled_give_back_the_labels(labels):
         for piece in pieces:
             assert outlines.area(piece[0]) > 0
             assert all(outlines.area(hole) < 0 for hole in piece[1:])
+            assert all(len(np.unique(ring, axis=0)) == len(ring) for ring in piece), "no ring meets itself"
+            assert all((np.diff(ring, axis=0, append=ring[:1]) == 0).sum() == len(ring) for ring in piece)
             patch = fill(0, [ring.astype(float) for ring in piece], labels.shape)
             height, width = patch.inside.shape
             region = back[patch.top : patch.top + height, patch.left : patch.left + width]
             region[patch.inside] = label
     np.testing.assert_array_equal(back, labels)
+
+
+def test_outlines_of_odd_labels():
+    assert list(outlines.cells(np.zeros((0, 4), np.int32))) == []
+    assert list(outlines.cells(np.zeros((3, 4), np.uint8))) == []
+    labels = np.zeros((3, 5), np.int64)
+    labels[0, 0] = 2**40
+    labels[1:, 3:] = 7
+    (small, [[square]]), (large, [[pixel]]) = outlines.cells(labels)
+    assert (small, large) == (7, 2**40)
+    assert {tuple(corner) for corner in pixel.tolist()} == {(0, 0), (1, 0), (1, 1), (0, 1)}
+    assert {tuple(corner) for corner in square.tolist()} == {(3, 1), (5, 1), (5, 3), (3, 3)}
+    bent = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], bool)  # its hole touches the outside in a corner
+    outer, hole = outlines.rings(bent)
+    assert (outlines.area(outer), outlines.area(hole)) == (8, -1)
 
 
 def test_imagej_rois_give_the_labels_back(movie, tmp_path):
@@ -137,6 +155,11 @@ def test_pictures_show_outlines_where_cells_end(movie):
     [moving] = exchange.animation(movie)
     with Image.open(moving) as found:
         assert (found.format, found.n_frames) == ("GIF", len(movie.refs))
+        for place, ref in enumerate(movie.refs):
+            found.seek(place)
+            shown = {tuple(colour) for colour in np.asarray(found.convert("RGB")).reshape(-1, 3).tolist()}
+            tracks = movie.of(ref)["track"].to_numpy()
+            assert {exchange.COLOURS[track % 7] for track in tracks} <= shown, "outlines keep their colours"
 
 
 def test_binary_masks_keep_touching_cells_apart(movie):
@@ -150,10 +173,48 @@ def test_binary_masks_keep_touching_cells_apart(movie):
         assert ((labels > 0) & (mask == 0)).sum() < 0.2 * (labels > 0).sum()
 
 
+@given(arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 4)), st.integers(1, 4))
+def test_masks_made_in_strips_are_those_made_at_once(labels, rows):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(exchange, "STRIP", rows)
+        np.testing.assert_array_equal(exchange.parted(labels), np.where(part(labels) > 0, 255, 0))
+
+
+def test_large_frames_are_drawn_reduced_and_equal_ones_stay_frames(movie):
+    ref = movie.refs[0]
+    assert exchange.drawn(movie, ref, 50).size == (2 * 48, 2 * 48)
+    dark = np.zeros((1, 96, 96), np.uint16)
+    still = replace(movie, labels=lambda _: movie.labels(ref) * 0, image=lambda _: dark, table=movie.table.iloc[:0])
+    with Image.open(exchange.animation(still)[0]) as found:
+        assert found.n_frames == len(movie.refs) > 1
+        assert found.size == (192, 192)
+    assert exchange.eight_bit(np.array([[-1e4, 0, 1e4]])).tolist() == [[0, 127, 255]]
+
+
+def test_hostile_names_stay_in_their_folder(movie):
+    odd = replace(movie, field=replace(movie.field, name="=1+1", slug="../../=cmd|' /C calc'!A0"))
+    for write in exchange.KINDS.values():
+        for path in write(odd):
+            assert path.resolve().is_relative_to(movie.folder.resolve())
+            assert path.name.startswith("cmd-C-calc-A0")
+    for line in exchange.spots(odd)[0].read_text().splitlines():
+        assert not any(cell.startswith(("=", "+", "@")) for cell in line.split(","))
+    run_dir = movie.folder.parents[1]
+    group = next((run_dir / "labels.zarr").glob("*/labels/zarr.json"))
+    facts = json.loads(group.read_text())
+    facts["attributes"]["ome"]["labels"].append("../../three_class")
+    group.write_text(json.dumps(facts))
+    with pytest.raises(BadInput, match="no safe file name; rename it to 'three_class'"):
+        exchange.write_exports(run_dir, ["rois"])
+
+
 def test_the_command_writes_all_kinds_and_refuses_others(make_run, capsys):
     run_dir = make_run()
     assert main([str(run_dir), "--export", "all", "--scheduler", "sync"]) == 0
-    assert "exports:" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "exports:" in said.out
+    assert "export 30/30" in said.err, "six kinds of five methods"
+    assert not list((run_dir / "exports").rglob("*.tmp"))
     for method in ("star", "truth", "classical"):
         names = {path.suffix for path in (run_dir / "exports" / method).rglob("*") if path.is_file()}
         assert names == {".csv", ".zip", ".geojson", ".png", ".gif"}
