@@ -273,18 +273,14 @@ def outline_pictures(movie: Movie) -> list[Path]:
 
 def animation(movie: Movie) -> list[Path]:
     """Write the outlined frames, numbered from 0 in their corner, as an animated GIF at most 720 px wide and high."""
-    from PIL import Image, ImageDraw
+    from PIL import ImageDraw
 
     path = movie.folder / "outlines" / f"{movie.name}.gif"
-    palette = Image.new("P", (1, 1))  # the colours as they are, and greys: one fitted to a frame would lose the colours
-    palette.putpalette(
-        [*(part for colour in COLOURS for part in colour), *np.arange(256)[::4].repeat(3).tolist(), *WHITE]
-    )
 
     def numbered(ref: FrameRef) -> Image:
         picture = drawn(movie, ref, GIF_SIDE)
         ImageDraw.Draw(picture).text((3, 1), str(ref.frame), **WRITING)  # equal pictures would become one
-        return picture.quantize(palette=palette, dither=Image.Dither.NONE)
+        return few_colours(picture)
 
     first, *others = movie.refs
     _save(
@@ -294,6 +290,16 @@ def animation(movie: Movie) -> list[Path]:
         ),
     )
     return [path]
+
+
+def few_colours(picture: Image) -> Image:
+    """Return the picture in the colours of outlines, which stay as they are, and 65 greys."""
+    from PIL import Image
+
+    palette = Image.new("P", (1, 1))
+    greys = np.arange(0, 256, 4).repeat(3).tolist()
+    palette.putpalette([*(part for colour in COLOURS for part in colour), *greys, *WHITE])
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def drawn(movie: Movie, ref: FrameRef, longest: int = PNG_SIDE) -> Image:
