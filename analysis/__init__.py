@@ -11,6 +11,7 @@ results      all of it in one place
 verdict      the first words of the report and its warnings
 chapters     its chapters; search_chapters those about the search
 figures      its pictures
+contents     the chapters in order
 report       sections to one HTML file (page.html, report.css)
 compare      the command: `python -m analysis.compare RUN`
 """

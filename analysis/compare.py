@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import chapters, comparisons, decoding, early_stopping, figures, search_chapters, verdict
+from analysis import comparisons
+from analysis.contents import page
 from analysis.record import read_record
-from analysis.report import Page, render
+from analysis.report import render
 from analysis.results import Results
 from analysis.samples import TRUTH, Study, counts, from_paths, from_run, parse_method
 from data_io.errors import DONE, REPORT_FAILED, BadInput, entry_point
 from data_io.files import write_text
-from data_io.provenance import provenance
 from postprocess.export import write_csv
 
 if TYPE_CHECKING:
@@ -82,51 +82,6 @@ def analyse(
     scored = [m for m in study.methods if study.has_truth and TRUTH in study.labels and m in study.labels]
     counted = {method: counts(study, method) for method in scored}
     return Results(study, table, comparisons.agree_with_truth(study, traits), counted, record)
-
-
-def page(results: Results) -> Page:
-    """Put the chapters in order."""
-    record, study = results.record, results.study
-    tint = figures.colours([*study.methods, TRUTH])
-    sections = [
-        chapters.score_chapter(results) if results.counted else None,
-        chapters.example_chapter(results, tint),
-        chapters.overlay_chapter(results),
-        chapters.agreement_chapter(results, tint),
-        chapters.trait_chapter(results, tint),
-        chapters.comparison_chapter(results),
-        decoding.decoding_chapter(record, tint) if record else None,
-        search_chapters.leaderboard_chapter(record) if record else None,
-        search_chapters.table_1_chapter(record) if record else None,
-        search_chapters.architecture_chapter(record) if record else None,
-        search_chapters.curve_chapter(record, tint) if record else None,
-        early_stopping.early_stopping_chapter(record) if record else None,
-        search_chapters.history_chapter(record) if record else None,
-        chapters.definition_chapter(),
-    ]
-    data = results.summary.get("dataset", {})
-    name = str(data.get("name") or (record.folder.name if record else "label images"))
-    return Page(
-        title=f"Cell segmentation: {name}" if record else "Comparison of segmentations",
-        subtitle=_subtitle(results),
-        verdict=verdict.verdict(results),
-        warnings=verdict.warnings(results),
-        sections=tuple(section for section in sections if section),
-        synthetic=bool(record and record.synthetic),
-        provenance=chapters.provenance(results, provenance()),
-    )
-
-
-def _subtitle(results: Results) -> str:
-    study, data = results.study, results.summary.get("dataset", {})
-    told = f"{len(study.frames)} frames compared, {len(study.methods)} methods"
-    if data:
-        parts = ", ".join(f"{data[part]} {word}" for part, word in _PARTS.items() if data.get(part) is not None)
-        told += f"; frames: {parts}; split by {data.get('split_unit', 'field')}"
-    return told + ("; synthetic data" if results.record and results.record.synthetic else "")
-
-
-_PARTS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def _write(study: Study, record: Record | None, out: Path, by: str | None, traits: Sequence[str] | None) -> Path:

@@ -1,0 +1,58 @@
+"""The contents of the report: its chapters in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from analysis import chapters, decoding, early_stopping, figures, search_chapters, verdict
+from analysis.report import Page
+from analysis.samples import TRUTH
+from data_io.provenance import provenance
+
+if TYPE_CHECKING:
+    from analysis.results import Results
+
+
+def page(results: Results) -> Page:
+    """Put the chapters in order."""
+    record, study = results.record, results.study
+    tint = figures.colours([*study.methods, TRUTH])
+    sections = [
+        chapters.score_chapter(results) if results.counted else None,
+        chapters.example_chapter(results, tint),
+        chapters.overlay_chapter(results),
+        chapters.agreement_chapter(results, tint),
+        chapters.trait_chapter(results, tint),
+        chapters.comparison_chapter(results),
+        decoding.decoding_chapter(record, tint) if record else None,
+        search_chapters.leaderboard_chapter(record) if record else None,
+        search_chapters.table_1_chapter(record) if record else None,
+        search_chapters.architecture_chapter(record) if record else None,
+        search_chapters.curve_chapter(record, tint) if record else None,
+        early_stopping.early_stopping_chapter(record) if record else None,
+        search_chapters.history_chapter(record) if record else None,
+        chapters.definition_chapter(),
+    ]
+    data = results.summary.get("dataset", {})
+    name = str(data.get("name") or (record.folder.name if record else "label images"))
+    return Page(
+        title=f"Cell segmentation: {name}" if record else "Comparison of segmentations",
+        subtitle=_subtitle(results),
+        verdict=verdict.verdict(results),
+        warnings=verdict.warnings(results),
+        sections=tuple(section for section in sections if section),
+        synthetic=bool(record and record.synthetic),
+        provenance=chapters.provenance(results, provenance()),
+    )
+
+
+def _subtitle(results: Results) -> str:
+    study, data = results.study, results.summary.get("dataset", {})
+    told = f"{len(study.frames)} frames compared, {len(study.methods)} methods"
+    if data:
+        parts = ", ".join(f"{data[part]} {word}" for part, word in _PARTS.items() if data.get(part) is not None)
+        told += f"; frames: {parts}; split by {data.get('split_unit', 'field')}"
+    return told + ("; synthetic data" if results.record and results.record.synthetic else "")
+
+
+_PARTS = {"train": "training", "val": "validation", "test": "test"}
