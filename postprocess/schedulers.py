@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from data_io.errors import BadInput
@@ -27,7 +28,7 @@ class Scheduler:
     """Something that runs Dask graphs; `alive` raises where it has gone away."""
 
     name: str
-    get: Any
+    run: Callable[[list[Any]], list[Any]]
     slots: int
     alive: Callable[[], None]
 
@@ -42,18 +43,17 @@ class Scheduler:
         BadInput
             The scheduler has gone away.
         """
-        from dask.base import compute
         from dask.delayed import delayed
 
         graph = [delayed(task, pure=False)() for task in tasks]
         try:
-            return list(compute(*graph, scheduler=self.get))  # type: ignore[no-untyped-call]
+            return self.run(graph)
         except Exception:
             self.alive()
         done = []
         for place, task in enumerate(graph):
             try:
-                done += compute(task, scheduler=self.get)  # type: ignore[no-untyped-call]
+                done += self.run([task])
             except Exception as fault:
                 self.alive()
                 done.append(lost(place, fault))
@@ -79,13 +79,19 @@ def scheduler(name: str) -> Iterator[Scheduler]:
     if name == "auto":
         name = "threads" if cores > 1 else "sync"
     if name in ("sync", "threads"):
-        yield Scheduler(name, name, cores if name == "threads" else 1, lambda: None)
+        yield Scheduler(name, partial(_computed, name), cores if name == "threads" else 1, lambda: None)
     elif name == "ray":
         yield from _on_ray()
     elif name.startswith(("tcp://", "tls://")):
         yield from _at(name)
     else:
         raise BadInput(f"scheduler {name!r}: unknown; choose {', '.join(NAMES)} or tcp://HOST:PORT")
+
+
+def _computed(where: Any, graph: list[Any]) -> list[Any]:
+    from dask.base import compute
+
+    return list(compute(*graph, scheduler=where))  # type: ignore[no-untyped-call]
 
 
 def _on_ray() -> Iterator[Scheduler]:
@@ -106,7 +112,9 @@ def _on_ray() -> Iterator[Scheduler]:
             raise BadInput("scheduler ray: it has ended; the same command does the rest")
 
     try:
-        yield Scheduler("ray", ray_dask_get, max(1, int(ray.cluster_resources().get("CPU", 1))), alive)
+        yield Scheduler(
+            "ray", partial(_computed, ray_dask_get), max(1, int(ray.cluster_resources().get("CPU", 1))), alive
+        )
     finally:
         if ours:
             stop_ray()
@@ -114,7 +122,7 @@ def _on_ray() -> Iterator[Scheduler]:
 
 def _at(address: str) -> Iterator[Scheduler]:
     import dask
-    from distributed import Client
+    from distributed import Client, wait
 
     with dask.config.set({"distributed.comm.timeouts.connect": ANSWER_SECONDS}):
         try:
@@ -132,8 +140,19 @@ def _at(address: str) -> Iterator[Scheduler]:
             except Exception as fault:
                 raise BadInput(f"scheduler {address}: it has ended; the same command does the rest") from fault
 
+        def computed(graph: list[Any]) -> list[Any]:
+            futures = client.compute(graph)  # type: ignore[no-untyped-call]
+            while True:
+                try:
+                    with client.as_current():  # whom `wait` asks, for this client is nobody's default
+                        wait(futures, timeout=WORKER_SECONDS)  # type: ignore[no-untyped-call]
+                except TimeoutError:
+                    alive()  # a cluster that has lost its workers for good would be waited for without an end
+                else:
+                    return list(client.gather(futures))  # type: ignore[no-untyped-call]
+
         try:
             alive()
-            yield Scheduler(address, client, sum(client.ncores().values()), alive)  # type: ignore[no-untyped-call]
+            yield Scheduler(address, computed, sum(client.ncores().values()), alive)  # type: ignore[no-untyped-call]
         finally:
             client.close(timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]

@@ -46,7 +46,7 @@ def test_overhead_of_a_search():
 
 
 def test_postprocess(tmp_path):
-    small = ["--cache", str(tmp_path), "--frames", "2", "--size", "160x192", "--rounds", "1"]
+    small = ["--cache", str(tmp_path), "--frames", "5", "--size", "160x192", "--rounds", "1"]
     lines = _printed(str(HERE / "postprocess.py"), *small)
     assert any(line.startswith("ratio whole") for line in lines)
 

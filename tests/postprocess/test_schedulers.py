@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask
 import pandas as pd
 import pytest
 
@@ -124,7 +125,8 @@ def test_a_dead_dask_worker_changes_nothing_and_a_frame_that_kills_workers_is_li
     frame = next(job.ref.frame for job in plan(open_stage(run_dir)) if job.method == "star")
     preload = tmp_path / "preload.py"
     preload.write_text(PATCH.format(frame=frame))
-    address = dask_cluster(preload=[str(preload)])
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):  # each death costs the start of a worker
+        address = dask_cluster(preload=[str(preload)])
     assert not run(renewed(run_dir), address).failed
     assert (run_dir / "killed_once").exists(), "a worker did die"
     equal(results(run_dir), alone)
@@ -141,6 +143,7 @@ def test_a_dead_dask_worker_changes_nothing_and_a_frame_that_kills_workers_is_li
     equal(results(run_dir), alone)
 
 
+@pytest.mark.slow  # Ray starts worker after worker; the same promise is kept quickly on Dask above
 @pytest.mark.filterwarnings("ignore")
 def test_a_frame_that_kills_ray_workers_is_listed_and_the_rest_is_done(make_run, local_ray):
     run_dir = make_run()
@@ -211,3 +214,23 @@ def test_a_dask_scheduler_that_is_killed_is_told_and_a_rerun_does_the_rest(make_
     again = run(run_dir, "sync")
     assert 0 < again.computed < frames
     equal(results(run_dir), alone)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_dask_cluster_that_loses_its_workers_for_good_is_not_waited_for(make_run, monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(schedulers, "WORKER_SECONDS", 2)
+    run_dir = make_run()
+    options = {"processes": False, "protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": None}
+    with LocalCluster(n_workers=1, threads_per_worker=1, **options) as cluster:
+        compute = schedulers.Scheduler.compute
+
+        def lonely(self, tasks, lost):
+            cluster.scale(0)
+            cluster.sync(cluster.scheduler.remove_worker, next(iter(cluster.scheduler.workers)), stimulus_id="test")
+            return compute(self, tasks, lost)
+
+        monkeypatch.setattr(schedulers.Scheduler, "compute", lonely)
+        with pytest.raises(BadInput, match="no worker"):
+            run(run_dir, cluster.scheduler_address)
