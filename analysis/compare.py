@@ -24,6 +24,7 @@ from analysis.record import read_record
 from analysis.report import render
 from analysis.results import Results
 from analysis.samples import TRUTH, Study, counts, from_paths, from_run, parse_method
+from data_io.command_line import Parser
 from data_io.errors import DONE, REPORT_FAILED, BadInput, entry_point
 from data_io.files import write_text
 from postprocess.export import write_csv
@@ -133,8 +134,8 @@ def main(argv: list[str] | None = None) -> int:
     return DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         "python -m analysis.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="+", metavar="RUN | METHOD=PATH", help="one run folder, or named paths")

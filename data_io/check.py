@@ -9,15 +9,15 @@ first. The findings are printed, and written beside it as NAME.check.json and NA
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_io import check_page, facts, fingerprint, progress
+from data_io.command_line import Parser
 from data_io.convert import add_options, settings_of
-from data_io.errors import DONE, REFUSED, BadInput, entry_point
+from data_io.errors import DONE, REFUSED, BadInput, entry_point, printable, tell
 from data_io.files import write_json, write_text
 from data_io.intake import measure_field, take_in
 from data_io.integrity import Damaged, load, preflight
@@ -285,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     text = "Check a folder of microscope images or a converted data set; exit code 0: usable, 2: not."
     example = "example: python -m data_io.check ../shared/data/yeast_phase_movie --out reports"
-    parser = argparse.ArgumentParser("python -m data_io.check", description=text, epilog=example)
+    parser = Parser("python -m data_io.check", description=text, epilog=example)
     parser.add_argument("place", metavar="STORE_OR_FOLDER", help="what convert reads, or what it wrote (also s3://)")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="where NAME.check.json and .html go (default: beside)"
@@ -294,18 +294,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_options(parser)
     given = parser.parse_args(argv)
     settings, source = settings_of(given), located(given.place)
+    refusal = None
     try:
         checked = check(source, settings)
     except BadInput as fault:
+        refusal = fault
         checked = Checked(str(source), source.name, "refused", fault=str(fault))
-    print(summary(checked))
+    print("\n".join(map(printable, summary(checked).split("\n"))))
     if not given.no_files and (is_remote(source) or source.exists()):
         beside = Path() if is_remote(source) else source.resolve().parent
         for file in write(checked, given.out or beside):
             print(f"wrote {file}")
-    if checked.fault:
-        print(f"error: {checked.fault}", file=sys.stderr)
-    return REFUSED if checked.fault else DONE
+    if refusal is None:
+        return DONE
+    tell(refusal)
+    return REFUSED
 
 
 if __name__ == "__main__":

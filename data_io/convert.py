@@ -8,13 +8,13 @@ name only when it is complete. The same command on a finished store does nothing
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_io import facts, ngff, readers
-from data_io.errors import DONE, BadInput, entry_point
+from data_io.command_line import Parser
+from data_io.errors import DONE, BadInput, entry_point, printable
 from data_io.files import building, sha256
 from data_io.intake import NORMALISATIONS, Intake, Measured, Settings, measure_field, take_in
 from data_io.integrity import is_taken
@@ -25,6 +25,7 @@ from data_io.readers import Options
 from data_io.store import Dataset, Writer, is_store, splits_as_facts
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
     from data_io.store import Field
@@ -178,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     text = "Convert microscope images and their annotation into dataset.zarr (OME-Zarr)."
     example = "example: python -m data_io.convert ../shared/data/yeast_phase_movie yeast.zarr --pixel-size 0.16"
-    parser = argparse.ArgumentParser("python -m data_io.convert", description=text, epilog=example)
+    parser = Parser("python -m data_io.convert", description=text, epilog=example)
     parser.add_argument("source", help="folder of frames and masks, movie file, Gen5 export, OME-Zarr ...")
     parser.add_argument("out", help="the store to make, such as dataset.zarr or s3://bucket/dataset.zarr")
     parser.add_argument("--ome-zarr", default=ngff.DEFAULT, metavar="V", help="0.5 (default) or 0.4")
@@ -190,7 +191,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{given.source}: a data set already; {given.out} is not made")
     elif finished:
         print("already converted, nothing to do")
-    print(summary(dataset))
+    print("\n".join(map(printable, summary(dataset).split("\n"))))
     return DONE
 
 

@@ -6,6 +6,8 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
+from data_io.secrecy import veiled
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -23,7 +25,11 @@ class BadInput(ValueError):
     """What the user gave cannot be used.
 
     The message is one line, "what: fault; remedy": the file or option, what is wrong with it, what to do about it.
+    Of several faults the first argument is such a line about all, and each further one a line about one of them.
     """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 def printable(text: str) -> str:
@@ -33,6 +39,15 @@ def printable(text: str) -> str:
     'a\\x1b[2J.tif'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def tell(fault: BadInput) -> None:
+    """Print a refusal to standard error, without the secrets of the environment."""
+    first, *each = fault.args
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr)  # a line of progress may stand there
+    for line in (f"error: {first}", *each):
+        print(printable(veiled(line)), file=sys.stderr)
 
 
 def entry_point(main: Callable[[list[str] | None], int]) -> NoReturn:
@@ -47,12 +62,12 @@ def entry_point(main: Callable[[list[str] | None], int]) -> NoReturn:
     try:
         code = main(None)
     except BadInput as fault:
-        print(f"error: {printable(str(fault))}", file=sys.stderr)
+        tell(fault)
         code = REFUSED
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         code = INTERRUPTED
     except Exception:
-        traceback.print_exc()
+        print(veiled(traceback.format_exc()), end="", file=sys.stderr)
         code = BUG
     sys.exit(code)

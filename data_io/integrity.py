@@ -66,11 +66,10 @@ class Damaged(BadInput):
     def __init__(self, store: Path, faults: list[Fault]) -> None:
         self.faults = tuple(faults)
         if len(faults) == 1:
-            text = f"{faults[0]}; {REMEDY}"
+            super().__init__(f"{faults[0]}; {REMEDY}")
         else:
             text = f"{store}: {len(faults)} files are faulty, the first: {faults[0]}; {REMEDY}"
-            text = "\n".join([text, *(f"  {fault}" for fault in faults)])
-        super().__init__(text)
+            super().__init__(text, *(f"  {fault}" for fault in faults))
 
 
 def begin(store: Path) -> str:

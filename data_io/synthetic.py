@@ -13,7 +13,6 @@ Everything made here is marked synthetic, and says so wherever it appears. A fol
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_io.brightfield import PSF, contrast, draw, dust, grains, illumination, photograph, specks
+from data_io.command_line import Parser
 from data_io.errors import DONE, BadInput, entry_point
 from data_io.files import building, write_json, write_text
 from data_io.population import Population, populate
@@ -220,7 +220,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     text = "Make synthetic CLL brightfield movies (labelled synthetic everywhere) with exact masks and track ids."
     example = "example: python -m data_io.synthetic movies --fields 3 --frames 8 --size 384x384 --preset paper --seed 0"
-    parser = argparse.ArgumentParser("python -m data_io.synthetic", description=text, epilog=example)
+    parser = Parser("python -m data_io.synthetic", description=text, epilog=example)
     parser.add_argument("out", type=Path, nargs="?", help="folder to make (default: synthetic_PRESET_SEED here)")
     parser.add_argument("--fields", type=int, default=1, help="independent movies (default: 1)")
     parser.add_argument("--frames", type=int, default=8, help="frames per movie (default: 8)")

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_io.command_line import Parser
 from data_io.errors import DONE, BadInput, entry_point, printable
 from data_io.progress import show
 from postprocess.label_files import checked, image_sources, label_sources, stated
@@ -141,7 +142,7 @@ def tables(
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m postprocess.measure", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument

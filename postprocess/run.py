@@ -28,6 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_io.command_line import Parser
 from data_io.errors import DONE, PARTIAL, BadInput, entry_point
 from data_io.files import write_bytes, write_json
 from postprocess import blocks, exchange, export, large, methods, policies, schedulers
@@ -472,7 +473,7 @@ def _is_written(stage: Stage, summary: Path, state: dict[str, Any], stacked: Seq
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m postprocess.run",
         description=__doc__,
         epilog=EXAMPLES,

@@ -11,7 +11,6 @@ to pass before the package is written. Needs ``pip install 'cellsearch[export]'`
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 
 from data_io import errors
+from data_io.command_line import Parser
 from data_io.errors import BadInput
 from search import handover, models
 
@@ -260,9 +260,7 @@ Data {facts.get("data_hash")}.
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m search.export", description="Write a chosen model as a bioimage.io package."
-    )
+    parser = Parser(prog="python -m search.export", description="Write a chosen model as a bioimage.io package.")
     parser.add_argument("model", type=Path, metavar="RUN/best/TARGET", help="folder of a chosen model")
     parser.add_argument("--out", type=Path, metavar="FILE.zip", help="the package (default: beside the folder)")
     given = parser.parse_args(arguments)

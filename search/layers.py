@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from data_io.errors import BadInput
+from data_io.secrecy import HIDDEN, is_secret
 from search import strict_yaml
 from search.refusals import fault, known_keys, shown
-from search.secrecy import HIDDEN, is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,7 +137,7 @@ class Layers:
         if len(faults) == 1:
             raise BadInput(faults[0])
         if faults:
-            raise BadInput(f"{len(faults)} faults in the configuration\n" + "\n".join(f"  {fault}" for fault in faults))
+            raise BadInput(f"{len(faults)} faults in the configuration", *(f"  {fault}" for fault in faults))
 
 
 def _lies_above(path: KeyPath, other: KeyPath) -> bool:

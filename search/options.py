@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_io.command_line import Parser
 from data_io.errors import BadInput
 from search.config import TRAITS, Config, dump, load, schema
 from search.presets import PRESETS
@@ -107,9 +108,9 @@ def parse(arguments: list[str] | None = None) -> Options:
     )
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m search.run",
         description=DESCRIPTION,
         epilog=EXAMPLES,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_io import errors, files
+from data_io.command_line import Parser
 from data_io.errors import BadInput
 from data_io.normalise import for_new_images, frame_limits, hits_floor, normalise
 from data_io.provenance import provenance
@@ -174,7 +175,7 @@ def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = print
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m search.predict",
         description="Apply the best model of each target of a finished run.",
         epilog=EXAMPLES,

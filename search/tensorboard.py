@@ -12,8 +12,8 @@ import math
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from data_io.secrecy import without_secrets
 from search.recorder import read_metrics
-from search.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_io import files
-from search.secrecy import without_secrets
+from data_io.secrecy import without_secrets
 from search.tensorboard import TensorBoard
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ What was sent before is not sent again. Images are among what is sent only where
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_io import errors
+from data_io.command_line import Parser
 from data_io.errors import BadInput
 from search.sweep import FILE, SearchOnWandb
 
@@ -24,7 +24,7 @@ UNREACHABLE = 1
 
 def main(arguments: list[str] | None = None) -> int:
     """Send every offline run that was not sent yet, then show them as a sweep; returns the exit code."""
-    parser = argparse.ArgumentParser("python -m search.wandb_sync", description=__doc__)
+    parser = Parser("python -m search.wandb_sync", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a search")
     run: Path = parser.parse_args(arguments).run
     folder = run / "wandb"

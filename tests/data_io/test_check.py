@@ -47,7 +47,7 @@ def test_a_folder_is_checked_without_a_store(movies: Path, tmp_path: Path, capsy
     assert re.search(r"frames +9 of 128 x 160 px; 9 annotated", out)
     assert "recommended: crop 128 px, batch 8" in out
     assert "usable: yes" in out
-    assert "reading 9/9 frames" in err
+    assert err == ""
     found = json.loads((tmp_path / "out/movies.check.json").read_text())
     assert found["usable"] is True
     assert found["synthetic"] is True

@@ -17,7 +17,7 @@ import pytest
 
 from search import tracking
 from search.config import TrackingConfig
-from search.secrecy import is_secret, without_secrets
+from data_io.secrecy import is_secret, without_secrets
 from search.tracking import ProcessTracker, make_tracker
 
 ROOT = Path(__file__).resolve().parents[2]
