@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from data_io import files
 from data_io.errors import BadInput
+from data_io.secrecy import has_password, hidden
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 S3 = "s3://"
+KEYS_IN_ADDRESS = (
+    "an address with keys in it, which would stand in every file; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+)
 
 
 def located(place: Path | str) -> Path:
@@ -29,12 +33,14 @@ def located(place: Path | str) -> Path:
     Raises
     ------
     BadInput
-        The packages for s3:// are missing, or the name has no bucket or nothing after it.
+        The packages for s3:// are missing, the name has no bucket or nothing after it, or it carries keys.
     """
     if is_remote(place):
         return cast("Path", place)  # a UPath
     if not str(place).startswith(S3):
         return Path(place)
+    if has_password(str(place)):
+        raise BadInput(f"{hidden(str(place))}: {KEYS_IN_ADDRESS}")
     bucket, _, name = str(place).removeprefix(S3).strip("/").partition("/")
     if not bucket or not name or {"..", ".", ""} & set(name.split("/")):
         raise BadInput(f"{place}: not a place in a bucket; write it as s3://bucket/name.zarr")

@@ -14,7 +14,7 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _SECRET_WORDS = re.compile(
     "(api)?keys?|tokens?|passwords?|passwd|pwd|passphrase|secrets?|credentials?|auth|authorization|bearer|cookie"
 )
-_PASSWORD_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_PASSWORD_IN_URL = re.compile(r"(?<=s3://)[^/@\s]*:[^@\s]+(?=@)|(?<=://)[^/@\s]+(?=@)")  # an AWS key may hold a slash
 _NAME = re.compile(r"-{0,2}[A-Za-z][A-Za-z0-9_.-]*")
 _QUOTED_OR_PLAIN = r"(\"[^\"]*\"?|'[^']*'?|[^\s,;}\]\"']+)"
 _VALUE = re.compile(rf"([\"']?\s*[=:]\s*){_QUOTED_OR_PLAIN}")

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from data_io.errors import BadInput
+from data_io.location import KEYS_IN_ADDRESS
+from data_io.secrecy import has_password
 from search import config_text, strict_yaml
 from search.layers import Layers
 from search.presets import PRESETS
@@ -107,6 +109,13 @@ class DataConfig(Section):
     """Seconds between two frames; null takes it from the files where they say it."""
     synthetic: SyntheticConfig = SyntheticConfig()
     """The synthetic movies, used when path is null."""
+
+    @field_validator("path")
+    @classmethod
+    def _no_keys_in_the_address(cls, path: str | None) -> str | None:
+        if path is not None and has_password(path):
+            raise ValueError(KEYS_IN_ADDRESS)
+        return path
 
 
 class SpaceConfig(Section):

@@ -47,7 +47,7 @@ class Layers:
         """Lay one ``key.path=value`` over the tree; the value is read by the rules of the file."""
         key, equals, value_text = text.partition("=")
         keys = key.strip().split(".")
-        place = shown(f"{key}={HIDDEN}" if is_secret(key) else text)
+        place = shown(f"{key}={HIDDEN}" if equals and is_secret(key) else text)
         if not equals or not all(keys):
             example = "train.max_epochs=10"
             self.faults.append(f"{place}: not an override; write key.path=value, such as {example}")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
+from data_io.secrecy import hidden
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -68,8 +70,8 @@ def _sentence(message: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value as an error message shows it, at most 60 characters."""
-    text = repr(value)
+    """Return a value as an error message shows it: at most 60 characters, no secrets."""
+    text = hidden(repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
