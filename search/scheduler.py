@@ -18,6 +18,7 @@ from search.ledger import Ledger, TrialState
 from search.recorder import COLUMNS, Row
 from search.resources import after_out_of_memory
 from search.space import TrialConfig
+from search.worker import OUT_OF_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
     from search.config import ScheduleConfig
-
-OUT_OF_MEMORY = "out_of_memory"
-"""Key of a result that is no epoch: the trial could not get the memory it asked for, in the words of the value."""
 
 
 class Watcher(Protocol):

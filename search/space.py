@@ -7,13 +7,15 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from search.config import Config, ReferenceConfig, SpaceConfig, TrainConfig  # noqa: TC001 - pydantic reads the annotations
-from search.feasibility import Cache, Feasibility
-from search.models import smallest_side
+
+if TYPE_CHECKING:
+    from search.feasibility import Feasibility
 
 
 class TrialConfig(BaseModel):
@@ -93,7 +95,7 @@ class Plan:
         return [*self.trials, *(self.make(*row, 0) for row in self.rows if self.make is not None)]
 
 
-Examine = Callable[[list[tuple[str, str]]], dict[tuple[str, str], Feasibility]]
+Examine = Callable[[list[tuple[str, str]]], "dict[tuple[str, str], Feasibility]"]
 
 
 def plan(
@@ -118,6 +120,8 @@ def plan(
         def examine(cells: list[tuple[str, str]]) -> dict[tuple[str, str], Feasibility]:
             if train.crop is None:
                 raise ValueError("the crop must be filled in from the data before planning")
+            from search.feasibility import Cache
+
             return Cache().examine(cells, train.crop, in_channels, depth=train.encoder_depth, width=train.decoder_width)
 
     cells = _cells(config)
@@ -188,6 +192,8 @@ def between(values: tuple[float, ...], share: float, *, logarithmic: bool = True
 
 def of_winner(config: Config, reference: ReferenceConfig, best: TrialConfig) -> TrialConfig:
     """Return the reference that trains the network of the best trial, with its settings, for another target."""
+    from search.feasibility import Feasibility
+
     cell = (reference.target, best.architecture, best.encoder, reference.loss)
     setting = (best.learning_rate, best.weight_decay, best.augmentation)
     runs = Feasibility(ok=True, crop=best.crop, output_stride=best.output_stride)
@@ -243,6 +249,8 @@ def make_trial(
     if reference is not None:
         epochs, gap = config.schedule.reference_epochs or epochs, reference.gap
         if reference.crop is not None:
+            from search.models import smallest_side
+
             crop = max(reference.crop, smallest_side(architecture, runs.output_stride))
     size = f"{crop}px" if crop != runs.crop else ""
     name = "-".join(part for part in (target, architecture, encoder, loss, "gap" if gap else "", size) if part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import socket
@@ -12,14 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune import PlacementGroupFactory
 
-from search.processes import train_together
 from search.proposed import proposals_left
 from search.queue import Queue
-from search.resources import cap, is_out_of_memory
-from search.scheduler import OUT_OF_MEMORY, Judge, LedgerScheduler, Watcher
-from search.space import Plan, TrialConfig
-from search.trial import run_trial
-from search.weights import FOLDER
+from search.scheduler import Judge, LedgerScheduler, Watcher
+from search.worker import Train, train_network, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +25,7 @@ if TYPE_CHECKING:
     from search.ledger import Ledger
     from search.proposed import Proposed
     from search.shares import Shares
+    from search.space import Plan, TrialConfig
 
 SITTING = "sitting"
 """The event with which a driver begins; the time between sittings is no search."""
@@ -55,11 +51,13 @@ def search(
     shares: Shares,
     source: Proposed | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    *,
+    train: Train = train_network,
 ) -> None:
     """Train every trial of the plan that the ledger does not know to be settled, and those that `source` proposes.
 
     Ray must have been started. Returns when all trials have ended, the budget is spent or `interrupted` says so; what
-    happened stands in `ledger`.
+    happened stands in `ledger`. `train` is what each trial does in its Ray actor.
     """
     judge = Judge(plan.trials, config.schedule)
     decided = judge.replay(ledger)
@@ -69,7 +67,8 @@ def search(
     queue = Queue(_waiting(plan, ledger), budget.may_start, shares.place, proposes)
     ledger.append(SITTING, "", host=socket.gethostname(), pid=os.getpid())
     scheduler = LedgerScheduler(ledger, judge, [*watchers, queue], budget.spent, queue.put_back)
-    _tune(queue, banks, run_dir, scheduler, lambda: interrupted() or budget.spent() is not None)
+    trainable = partial(work, train=train, banks=banks, run_dir=run_dir)
+    _tune(trainable, queue, run_dir, scheduler, lambda: interrupted() or budget.spent() is not None)
     if interrupted():
         return
     if reason := budget.spent():
@@ -162,7 +161,9 @@ def elapsed_before(ledger: Ledger) -> float:
     return total + (last - first) if first else 0.0
 
 
-def _tune(queue: Queue, banks: Banks, run_dir: Path, scheduler: LedgerScheduler, over: Callable[[], bool]) -> None:
+def _tune(
+    trainable: Callable[..., None], queue: Queue, run_dir: Path, scheduler: LedgerScheduler, over: Callable[[], bool]
+) -> None:
     from ray import tune
 
     scratch = run_dir / "cache" / "ray"
@@ -171,7 +172,6 @@ def _tune(queue: Queue, banks: Banks, run_dir: Path, scheduler: LedgerScheduler,
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(PENDING if queue.source is None else 1)
-    trainable = partial(_trainable, banks=banks, run_dir=run_dir)
     tuner = tune.Tuner(
         tune.with_resources(trainable, _resources),
         tune_config=tune.TuneConfig(
@@ -207,28 +207,6 @@ def _stopper(over: Callable[[], bool]) -> Any:
             return over()
 
     return Over()
-
-
-def _trainable(config: dict[str, Any], banks: Banks, run_dir: Path) -> None:
-    """Run one trial inside a Ray actor; a lack of memory is reported, everything else that fails is raised."""
-    import torch
-    from ray import tune
-
-    trial = TrialConfig.model_validate(config["trial"])
-    torch.set_num_threads(max(1, int(trial.cpus)))
-    cap(trial.gpus)
-    folder = run_dir / "trials" / trial.id
-    try:
-        train = run_trial if trial.processes == 1 else train_together
-        train(trial, banks.of_fold(trial.fold), folder, tune.report, run_dir / FOLDER)
-        return
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        lack = f"{type(error).__name__}: {error}".splitlines()[0]
-    gc.collect()
-    torch.cuda.empty_cache()
-    tune.report({OUT_OF_MEMORY: lack})
 
 
 def _name(trial: Any) -> str:

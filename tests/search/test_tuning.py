@@ -185,22 +185,22 @@ def test_shares_pack_two_gpus_and_a_trial_finds_torch_imported(ray_with: Any, ba
 
         import ray
 
-        from search import tuning
+        from search import trial
 
-        train, started = tuning.run_trial, []
+        train, started = trial.run_trial, []
 
-        def told(trial: Any, banks: Any, folder: Path, *rest: Any) -> Any:
+        def told(one: Any, banks: Any, folder: Path, *rest: Any) -> Any:
             [gpu] = ray.get_gpu_ids()  # type: ignore[no-untyped-call]
             folder.mkdir(parents=True, exist_ok=True)
             began, imported = time.time(), "pytorch_lightning" in sys.modules and bool(started)
-            started.append(trial.id)
+            started.append(one.id)
             try:
-                return train(trial, banks, folder, *rest)
+                return train(one, banks, folder, *rest)
             finally:
                 facts = f"{os.getpid()} {gpu} {began} {time.time()} {int(imported)}"
                 (folder / "told.txt").write_text(facts)
 
-        tuning.run_trial = told  # type: ignore[assignment]
+        trial.run_trial = told  # type: ignore[assignment]
 
     ray_with(2, tell)
     shares = Shares(CONFIG, {}, 0.5, 0.5, Ledger(tmp_path / "ledger.jsonl"))
