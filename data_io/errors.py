@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from data_io.secrecy import veiled
@@ -32,6 +35,44 @@ class BadInput(ValueError):
         return "\n".join(map(str, self.args))
 
 
+class DiskFull(OSError):
+    """A disk has no room for a file; `needed` is the file's size in bytes, None where it is not known."""
+
+    def __init__(self, path: Path | str, needed: int | None = None) -> None:
+        folder = next((p for p in (Path(path), *Path(path).parents) if p.is_dir()), Path("/"))
+        free = shutil.disk_usage(folder).free
+        wanted = "" if needed is None else f", {needed} needed"
+        super().__init__(errno.ENOSPC, f"the disk is full ({free} bytes free{wanted})", str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or the one behind it, says that a disk or a quota is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return True
+        if "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def disk_full(error: BaseException) -> DiskFull:
+    """Return what a full disk is told as, whatever the error that showed it."""
+    if isinstance(error, DiskFull):
+        return error
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, DiskFull):
+            return inner
+        if isinstance(inner, OSError) and inner.filename is not None:
+            return DiskFull(str(inner.filename))
+        inner = inner.__cause__ or inner.__context__
+    return DiskFull(Path.cwd())
+
+
 def printable(text: str) -> str:
     r"""Return text with control characters written out: a file name must not move a terminal's cursor.
 
@@ -57,7 +98,8 @@ def entry_point(main: Callable[[list[str] | None], int]) -> NoReturn:
     ----------
     main
         Takes the arguments (None: those of the command line) and returns an exit code. `BadInput` becomes one
-        `error:` line and exit 2, Ctrl-C exit 130, anything else a traceback and exit 1.
+        `error:` line and exit 2, a full disk one line and exit 75, Ctrl-C exit 130, anything else a traceback and
+        exit 1.
     """
     try:
         code = main(None)
@@ -67,7 +109,12 @@ def entry_point(main: Callable[[list[str] | None], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         code = INTERRUPTED
-    except Exception:
-        print(veiled(traceback.format_exc()), end="", file=sys.stderr)
-        code = BUG
+    except Exception as fault:
+        if is_disk_full(fault):
+            remedy = "free some and run the same command again: it goes on from here"
+            print(printable(f"error: {disk_full(fault)}; {remedy}"), file=sys.stderr)
+            code = PREEMPTED
+        else:
+            print(veiled(traceback.format_exc()), end="", file=sys.stderr)
+            code = BUG
     sys.exit(code)

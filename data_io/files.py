@@ -7,13 +7,15 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
-import tempfile
 import unicodedata
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from data_io.errors import DiskFull, is_disk_full
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,16 +24,26 @@ if TYPE_CHECKING:
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Write `data` to `path` atomically: a temporary file in the same folder, fsync, rename."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file, space_for(path, len(data)):
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def space_for(path: Path | str, needed: int | None = None) -> Iterator[None]:
+    """Around the writing of a file of `needed` bytes: a full disk becomes `DiskFull`, which tells path and bytes."""
+    try:
+        yield
+    except Exception as fault:
+        if is_disk_full(fault):
+            raise DiskFull(path, needed) from fault
         raise
 
 
@@ -106,9 +118,3 @@ def is_alive(pid: int) -> bool:
     except OSError as fault:
         return not isinstance(fault, ProcessLookupError)  # not permitted: it lives, and is someone else's
     return True
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

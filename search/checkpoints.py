@@ -1,8 +1,8 @@
 """Checkpoints of a trial: complete or not there at all.
 
-A checkpoint is a folder ``epoch_000012`` with Lightning's ``state.ckpt`` and a ``manifest.json`` of sizes and SHA-256
-that is written last; a folder without it, or whose files differ from it, is never used. A trial keeps its best and
-its newest one.
+A checkpoint is a folder ``epoch_000012`` with Lightning's ``state.ckpt``, the ``metrics.csv`` up to its epoch and a
+``manifest.json`` of sizes and SHA-256 that is written last; a folder without it, or whose files differ from it, is
+never used. A trial keeps its best and its newest one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATE = "state.ckpt"
+METRICS = "metrics.csv"
 MANIFEST = "manifest.json"
 
 
@@ -53,8 +54,23 @@ def newest(root: Path) -> Path | None:
     return next((folder for folder in sorted(root.glob("epoch_*"), reverse=True) if manifest(folder)), None)
 
 
+def begin(root: Path, epoch: int) -> Path:
+    """Make the empty folder of the checkpoint of `epoch`; what an interrupted process left of it or after it goes."""
+    for folder in root.glob("epoch_*"):
+        if epoch_of(folder) >= epoch:
+            shutil.rmtree(folder)
+    folder = folder_of(root, epoch)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def epoch_of(folder: Path) -> int:
+    """Epoch of a checkpoint, by the name of its folder."""
+    return int(folder.name.removeprefix("epoch_"))
+
+
 def prune(root: Path, keep: set[int]) -> None:
     """Delete every checkpoint whose epoch is not in `keep`."""
     for folder in root.glob("epoch_*"):
-        if int(folder.name.removeprefix("epoch_")) not in keep:
+        if epoch_of(folder) not in keep:
             shutil.rmtree(folder)

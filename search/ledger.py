@@ -2,18 +2,26 @@
 
 Events: ``start`` and ``epoch`` (one per completed epoch, with its metrics), ``stop`` (early stopping's decision, with
 rung, value and cutoff), ``complete``, ``fail``, ``diverge``, ``budget``, ``oom`` (put back with more memory),
-``propose`` (a trial that came up during the search). A trial's state and ASHA's rungs follow from the events by replay;
-Ray's own state is never read back.
+``retry`` (its process died, hung or failed, and it comes again), ``propose`` (a trial that came up during the search),
+``sitting`` (a driver began), ``accept`` (a change that was accepted), ``end``. A trial's state and ASHA's rungs follow
+from the events by replay; Ray's own state is never read back.
+
+Each line ends with a checksum of itself and of all lines before it, so that a changed or missing line is noticed.
+``ledger.backup.jsonl`` is a copy that is at most minutes old.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import time
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from data_io import files
 from data_io.errors import BadInput
 
 if TYPE_CHECKING:
@@ -21,6 +29,11 @@ if TYPE_CHECKING:
 
 FINAL = {"stop": "stopped", "complete": "completed", "fail": "failed", "diverge": "diverged", "budget": "budget"}
 """Events that end a trial, and the status they give it."""
+LEDGER = "ledger.jsonl"
+BACKUP = "ledger.backup.jsonl"
+BACKUP_SECONDS = 300.0
+"""Time between two copies of a ledger that grows."""
+CHECKED = re.compile(rb'(.*), "check": "([0-9a-f]{8})"\}')
 
 
 @dataclass
@@ -35,29 +48,50 @@ class TrialState:
 class Ledger:
     """Append-only ``ledger.jsonl`` of a run.
 
-    A line that a kill cut short is dropped when the file is opened again; a damaged line before the last is an error.
+    A line that a kill cut short is dropped when the file is opened again, which `notes` then says; a damaged line
+    before the last is an error.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.events = _read(path) if path.exists() else []
+        self.events, self._check = _read(path) if path.exists() else ([], 0)
         self._seen = {(e["trial"], e["epoch"]) for e in self.events if e["event"] == "epoch"}
-        _drop_torn_tail(path)
+        self.notes = _drop_torn_tail(path)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._copied = time.monotonic()
+
+    @classmethod
+    def of_run(cls, run_dir: Path) -> Ledger:
+        """Open the ledger of a run, or begin it.
+
+        Raises
+        ------
+        BadInput
+            The file is gone, empty or damaged although the run has trained trials; the newest copy is named.
+        """
+        path, trials = run_dir / LEDGER, run_dir / "trials"
+        if (not path.exists() or not path.stat().st_size) and trials.is_dir() and any(trials.iterdir()):
+            fault = "is empty" if path.exists() else "is missing"
+            raise BadInput(f"{path}: {fault}, though the run has trials; {_remedy(path)}")
+        return cls(path)
 
     def append(self, event: str, trial: str, **facts: Any) -> None:
         """Write one event and force it to disk before returning."""
         record = {"event": event, "trial": trial, "time": round(time.time(), 3), **facts}
-        line = json.dumps(record, allow_nan=False) + "\n"
-        _write_whole(self._descriptor, line.encode())
+        body = json.dumps(record, allow_nan=False).encode()[:-1]
+        check = zlib.crc32(body, self._check)
+        _write_whole(self._descriptor, self.path, b'%s, "check": "%08x"}\n' % (body, check))
         self.events.append(record)
+        self._check = check
+        if time.monotonic() - self._copied > BACKUP_SECONDS:
+            self.back_up()
 
     def epoch(self, trial: str, row: dict[str, Any]) -> bool:
         """Record one completed epoch; False for an epoch already recorded (a trial repeats some after a restart)."""
         if (trial, row["epoch"]) in self._seen:
             return False
+        self.append("epoch", trial, **{key: _plain(value) for key, value in row.items()})
         self._seen.add((trial, row["epoch"]))
-        self.append("epoch", trial, **{key: _finite(value) for key, value in row.items()})
         return True
 
     def trials(self) -> dict[str, TrialState]:
@@ -80,46 +114,81 @@ class Ledger:
         """Completed epochs of all trials together."""
         return len(self._seen)
 
+    def back_up(self) -> None:
+        """Copy the file beside itself."""
+        files.write_bytes(self.path.with_name(BACKUP), self.path.read_bytes())
+        self._copied = time.monotonic()
+
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; a copy of it stays."""
         os.close(self._descriptor)
+        if self.events:
+            with contextlib.suppress(OSError):  # the disk may be full, and the ledger itself is whole
+                self.back_up()
 
 
-def _write_whole(descriptor: int, line: bytes) -> None:
+def _write_whole(descriptor: int, path: Path, line: bytes) -> None:
     """Append a line and force it to disk; take a part of it back when the disk is full."""
     end = os.fstat(descriptor).st_size
     try:
-        written = 0
-        while written < len(line):
-            written += os.write(descriptor, line[written:])
-        os.fsync(descriptor)
+        with files.space_for(path, len(line)):
+            written = 0
+            while written < len(line):
+                written += os.write(descriptor, line[written:])
+            os.fsync(descriptor)
     except OSError:
         os.ftruncate(descriptor, end)
         raise
 
 
-def _finite(value: Any) -> Any:
-    """Return `value`, or its text where JSON has no number for it (nan, inf)."""
+def _plain(value: Any) -> Any:
+    """Return `value`, or its text where JSON has no such value (nan, inf, a value of another library)."""
     if isinstance(value, float) and value - value != 0:
         return str(value)
-    return value
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the events of all whole lines, and the checksum so far; lines from before there were checksums count."""
     lines = path.read_bytes().split(b"\n")
-    events = []
+    events, check, checked = [], 0, False
     for number, line in enumerate(lines[:-1], start=1):
+        found = CHECKED.fullmatch(line)
+        checked = checked or found is not None
+        body = found[1] if found else line
+        check = zlib.crc32(body, check)
         try:
-            events.append(json.loads(line))
+            if checked and (found is None or int(found[2], 16) != check):
+                raise ValueError("another checksum")
+            events.append(json.loads(body + b"}" if found else line))
         except ValueError:
-            raise BadInput(f"{path}:{number}: damaged line; restore the file from a copy or start a new run") from None
-    return events
+            raise BadInput(f"{path}:{number}: damaged line; {_remedy(path)}") from None
+    return events, check
 
 
-def _drop_torn_tail(path: Path) -> None:
+def _remedy(path: Path) -> str:
+    """Say what to do about a damaged ledger; name its copy where that is whole."""
+    copy = path.with_name(BACKUP)
+    try:
+        events = _read(copy)[0] if path.name != BACKUP and copy.exists() else []
+    except BadInput:
+        events = []
+    if not events:
+        return "restore the file from a copy or start a new run with --out"
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(events[-1]["time"]))
+    return (
+        f"the newest good copy is {copy}, {len(events)} events until {when}: copy it over the file and resume (epochs "
+        "since then are read from the trials), or start a new run with --out"
+    )
+
+
+def _drop_torn_tail(path: Path) -> list[str]:
     if not path.exists():
-        return
+        return []
     data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
+    whole = data.rfind(b"\n") + 1
+    if whole == len(data):
+        return []
+    with path.open("r+b") as file:
+        file.truncate(whole)
+    return [f"{path}: the last line was cut short ({len(data) - whole} bytes) and was dropped; its epoch is read again"]

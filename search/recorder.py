@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from data_io import files
 from search import checkpoints, targets
+from search.asha import has_diverged
 from search.module import SegmentationModule
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class Recorder(pl.Callback):
         self.folder = folder
         self.report = report
         self.writes = writes
-        self.rows: list[Row] = read_metrics(folder / "metrics.csv")
+        self.rows: list[Row] = []
         self.started = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -77,6 +79,7 @@ class Recorder(pl.Callback):
         if self.writes:
             write_metrics(self.folder / "metrics.csv", self.rows)
         due = improved or row["epoch"] % self.trial.train.checkpoint_every == 0 or row["epoch"] == self.trial.epochs
+        due = due and not has_diverged(row["rung_metric"]) and not has_diverged(row["train_loss"])
         if trainer.strategy.broadcast(due):  # the first process decides for all: saving waits for everyone
             self._checkpoint(trainer, row)
         self.report(row)
@@ -101,17 +104,25 @@ class Recorder(pl.Callback):
 
     def _checkpoint(self, trainer: pl.Trainer, row: Row) -> None:
         root = self.folder / "checkpoints"
-        folder = checkpoints.folder_of(root, row["epoch"])
-        if self.writes:
-            checkpoints.prune(root, {r["epoch"] for r in self.rows if r["epoch"] < row["epoch"]})
-            folder.mkdir(parents=True, exist_ok=True)
+        folder = checkpoints.begin(root, row["epoch"]) if self.writes else checkpoints.folder_of(root, row["epoch"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trainer.save_checkpoint(folder / checkpoints.STATE)
         if not self.writes:
             return
+        write_metrics(folder / checkpoints.METRICS, self.rows)
         checkpoints.seal(folder, row["epoch"], row["rung_metric"])
         checkpoints.prune(root, {row["epoch"], best_row(self.rows)["epoch"]})
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes Lightning's state to disk whole or not at all; Lightning's own way leaves a copy in /tmp when killed."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write the state."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        files.write_bytes(path, buffer.getvalue())
 
 
 def best_row(rows: list[Row]) -> Row:
@@ -157,6 +168,12 @@ def read_metrics(path: Path) -> list[Row]:
     with path.open(newline="") as file:
         rows = [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
         return [dict.fromkeys(COLUMNS, math.nan) | row for row in rows]  # what older runs did not record is NaN
+
+
+def rows_until(epoch: int, checkpoint: Path, folder: Path) -> list[Row]:
+    """Rows up to the epoch of a checkpoint: its own, or of an older run those of the trial's metrics.csv."""
+    own = checkpoint / checkpoints.METRICS
+    return [row for row in read_metrics(own if own.exists() else folder / "metrics.csv") if row["epoch"] <= epoch]
 
 
 def write_metrics(path: Path, rows: list[Row]) -> None:

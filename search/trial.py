@@ -23,7 +23,7 @@ from search import checkpoints, models
 from search.batches import Batches, augmentation_of, passes_per_step
 from search.losses import loss_for
 from search.module import SegmentationModule, memory_format
-from search.recorder import Recorder, best_row
+from search.recorder import Recorder, WholeFiles, best_row, rows_until
 from search.weights import stored
 
 if TYPE_CHECKING:
@@ -73,11 +73,9 @@ def run_trial(
         files.write_json(folder / "augmentation.json", augmentation_of(trial).record())
     newest = checkpoints.newest(folder / "checkpoints")
     recorder = Recorder(trial, folder, report, writes=rank == 0)
-    if newest is None:
-        recorder.rows = []
-    else:
-        last = int(newest.name.removeprefix("epoch_"))
-        recorder.rows = [row for row in recorder.rows if row["epoch"] <= last]
+    if newest is not None:
+        last = checkpoints.epoch_of(newest)
+        recorder.rows = rows_until(last, newest, folder)
         report(recorder.rows[-1])  # a kill between the checkpoint and its report would lose this epoch
         if last >= trial.epochs:
             return best_row(recorder.rows)
@@ -100,7 +98,7 @@ def run_trial(
             sync_batchnorm=trial.processes > 1 and torch.cuda.is_available(),  # torch has it for GPUs only
             use_distributed_sampler=False,
             accumulate_grad_batches=passes_per_step(trial),
-            plugins=LightningEnvironment() if trial.processes > 1 else None,
+            plugins=[WholeFiles(), *([LightningEnvironment()] if trial.processes > 1 else [])],
             precision=PRECISIONS[trial.train.precision],  # type: ignore[arg-type]
             gradient_clip_val=trial.train.gradient_clip,
             deterministic="warn" if trial.train.deterministic else False,
