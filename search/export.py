@@ -25,7 +25,7 @@ import torch
 from data_io import errors
 from data_io.command_line import Parser
 from data_io.errors import BadInput
-from search import handover, models
+from search import handover, models, trust
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -264,6 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("model", type=Path, metavar="RUN/best/TARGET", help="folder of a chosen model")
     parser.add_argument("--out", type=Path, metavar="FILE.zip", help="the package (default: beside the folder)")
     given = parser.parse_args(arguments)
+    trust.refuse_forced_pickles()
     if not given.model.is_dir():
         raise BadInput(f"{given.model}: no such folder; give the folder of a chosen model, RUN/best/TARGET")
     given.model = given.model.resolve()

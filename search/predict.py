@@ -19,7 +19,7 @@ from data_io.errors import BadInput
 from data_io.normalise import for_new_images, frame_limits, hits_floor, normalise
 from data_io.provenance import provenance
 from postprocess.predictions import PredictionStore
-from search import handover, inference, models
+from search import handover, inference, models, trust
 
 if TYPE_CHECKING:
     import numpy as np
@@ -188,6 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--tta", action="store_true", help="mean over the frame's eight rotations and reflections; eight times as long"
     )
     given = parser.parse_args(arguments)
+    trust.refuse_forced_pickles()
     if not given.run.is_dir():
         raise BadInput(f"{given.run}: no such folder; give the folder of a finished search")
     if given.images is not None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_io import errors, files
 from data_io.errors import BadInput
-from search import console, prepare
+from search import console, prepare, trust
 from search.config import Config, dump
 from search.console import say
 from search.options import CONFIG_OF_A_RUN, parse
@@ -40,6 +40,8 @@ OPTUNA = "optuna.db"
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line of the whole way."""
+    trust.write_for_owner_only()
+    trust.refuse_forced_pickles()
     options = parse(arguments)
     if (printed := options.printed()) is not None:
         print(printed, end="")
@@ -81,6 +83,7 @@ def run(config: Config, run_dir: Path, signals: Signals) -> int:
     """Go the whole way in `run_dir`, skipping what is done; returns the exit code."""
     from search.lock import only_driver
 
+    trust.refuse_foreign(run_dir)
     config = prepare.settled_config(config, run_dir)
     made = prepare.make_folder(run_dir)
     try:

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ruamel.yaml import YAML
+from pydantic import ValidationError
 
 from data_io import errors, files
 from data_io.errors import BadInput
-from search import prepare
+from search import prepare, strict_yaml, trust
 from search.asha import has_diverged
 from search.config import dump, load
 from search.console import say
@@ -36,6 +36,7 @@ NOT_REPRODUCED = {"seconds", "memory_mb"}
 def one_trial(config: Config, run_dir: Path) -> int:
     """Train the only trial of a configuration in ``run_dir/trials/<id>``; a trial that was cut goes on."""
     config = config.model_copy(update={"schedule": config.schedule.model_copy(update={"references": ()})})
+    trust.refuse_foreign(run_dir)
     config = prepare.settled_config(config, run_dir)
     made = prepare.make_folder(run_dir)
     try:
@@ -98,7 +99,7 @@ def replay(trial_folder: Path, out: Path | None = None) -> int:
     if not recorded or not file.is_file():
         raise BadInput(f"{trial_folder}: no trained trial; give RUN/trials/ID")
     run_dir = trial_folder.absolute().parent.parent
-    trial = TrialConfig.model_validate(YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")))
+    trial = _recorded_trial(file)
     if trial.processes > 1:
         raise BadInput(
             f"{trial.id}: {trial.processes} processes trained it together; only a trial of one can be replayed"
@@ -118,6 +119,16 @@ def replay(trial_folder: Path, out: Path | None = None) -> int:
         return errors.PARTIAL
     say(f"{trial.id}: {len(recorded)} epochs, every metric equal to the recorded one")
     return errors.DONE
+
+
+def _recorded_trial(file: Path) -> TrialConfig:
+    try:
+        tree, _ = strict_yaml.read(file.read_text(encoding="utf-8"), str(file))
+        return TrialConfig.model_validate(tree)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BadInput(f"{file}: {place}: {first['msg']}; restore the file as the search wrote it") from fault
 
 
 class _Enough(Exception):
