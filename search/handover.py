@@ -5,13 +5,16 @@ SHA-256.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from data_io import files
+from data_io.damage import one_line
 from data_io.errors import BadInput
 from search import models
 
@@ -23,6 +26,21 @@ FACTS = "model.json"
 FORMAT = 2
 BUILD = ("architecture", "encoder", "target", "in_channels", "encoder_depth", "decoder_width", "output_stride")
 """Facts that rebuild the network."""
+
+
+class Described(BaseModel):
+    """What facts have to say of a network before it is built: names that are known, sizes that fit a machine."""
+
+    architecture: Literal[*models.ARCHITECTURES, "stardist_unet"]  # type: ignore[valid-type]
+    encoder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]*$", max_length=100)]
+    target: Literal[*models.OUTPUTS]  # type: ignore[valid-type]
+    in_channels: Annotated[int, Field(ge=1, le=1024)]
+    encoder_depth: Annotated[int, Field(ge=3, le=5)]
+    decoder_width: Annotated[float, Field(gt=0, le=1)]
+    output_stride: Literal[8, 16, 32] | None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    normalisation: dict[str, Any]
+    decode: dict[str, Any]
 
 
 def save(folder: Path, network: models.Network, facts: dict[str, Any]) -> dict[str, Any]:
@@ -52,18 +70,26 @@ def save(folder: Path, network: models.Network, facts: dict[str, Any]) -> dict[s
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Facts of a model folder; BadInput where they are missing or of another format."""
+    """Facts of a model folder; BadInput where they are missing, of another format, or describe no network of ours."""
     try:
-        facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{folder}: no {FACTS}; give a folder RUN/best/<target> of a finished search") from None
-    except ValueError as fault:
-        raise BadInput(f"{folder / FACTS}: not JSON ({fault}); run the search again to write it anew") from fault
+    except (ValueError, OSError, RecursionError) as fault:
+        told = "nested too deep" if isinstance(fault, RecursionError) else one_line(fault)
+        raise BadInput(f"{folder / FACTS}: not JSON ({told}); run the search again to write it anew") from fault
+    facts = facts if isinstance(facts, dict) else {}
     missing = [name for name in (*BUILD, "sha256", "normalisation", "decode") if name not in facts]
     if facts.get("format") != FORMAT or missing:
         raise BadInput(
             f"{folder / FACTS}: lacks {', '.join(missing) or 'the format'}; it was not written by this version"
         )
+    try:
+        Described.model_validate(facts)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {one_line(first['msg'])}"
+        raise BadInput(f"{folder / FACTS}: {what}; restore it or run the search again") from fault
     return facts
 
 
@@ -92,9 +118,14 @@ def load(folder: Path, device: str = "cpu") -> tuple[models.Network, dict[str, A
         output_stride=facts["output_stride"],
     )
     try:
-        network.load_state_dict(load_tensors(data))
+        tensors = load_tensors(data)
+    except SafetensorError as fault:
+        raise BadInput(f"{weights}: no safetensors file ({one_line(fault)}); run the search again") from fault
+    try:
+        network.load_state_dict(tensors)
     except RuntimeError as fault:
         raise BadInput(
-            f"{weights}: does not fit {facts['architecture']} on {facts['encoder']} ({str(fault)[:200]})"
+            f"{weights}: does not fit {facts['architecture']} on {facts['encoder']} ({one_line(fault)}); "
+            "restore both files from one run, or run the search again"
         ) from fault
     return network.eval().to(device=device, memory_format=torch.channels_last), facts  # type: ignore[call-overload]
