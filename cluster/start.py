@@ -1,7 +1,9 @@
 """Ray for a search: a session of its own on this machine, or the cluster of the Ray job it was submitted to.
 
-No other cluster is ever joined: an address in the environment or one that ``ray start`` left on the machine may be
-stale or belong to someone else. Each is named in `RayInfo.notices`, which the command prints.
+A session of its own listens on the loopback address alone and asks for a token that only its user can read. A job's
+cluster that strangers could use is refused (`cluster.joined.refuse_open`). No other cluster is ever joined: an address
+in the environment or one that ``ray start`` left on the machine may be stale or belong to someone else. Each is named
+in `RayInfo.notices`, which the command prints.
 """
 
 from __future__ import annotations
@@ -9,12 +11,16 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.joined import Node, living_nodes, refuse_open
+from cluster.token import make_private
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Iterator, Mapping, MutableMapping
 
 # Trials share their data by memory maps; Ray's store carries only metrics, so it stays small and fits any /dev/shm.
 OBJECT_STORE_BYTES = 200 * 2**20
@@ -22,6 +28,8 @@ ANSWER_SECONDS = 5.0
 
 ADDRESS = "RAY_ADDRESS"
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's job manager sets it for the command that was submitted
+# Ray's switch for systems on which it listens on the loopback address alone; 0 has that everywhere.
+NETWORKED = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,8 @@ def start_ray(cpus: int | None = None, gpus: int | None = None) -> RayInfo:
     """Start Ray on this machine with `cpus` and `gpus` (None: all there are), or join the Ray job's own cluster.
 
     A cluster that is joined has what it has; `cpus` and `gpus` are not used then. The caller ends it with
-    ``ray.shutdown()``. Raises ConnectionError when the job's cluster does not answer, and RuntimeError when this
-    process uses Ray already.
+    ``ray.shutdown()``. Raises ConnectionError when the job's cluster does not answer or takes commands from strangers,
+    and RuntimeError when this process uses Ray already.
     """
     import ray
 
@@ -80,6 +88,16 @@ def stop_ray() -> None:
     import ray
 
     ray.shutdown()
+
+
+@contextmanager
+def cluster_of_job() -> Iterator[list[Node]]:
+    """Join the cluster of the job for a look at its living nodes, and leave it; raises like `start_ray`."""
+    start_ray()
+    try:
+        yield living_nodes()
+    finally:
+        stop_ray()
 
 
 def belongs_to_job(environment: Mapping[str, str]) -> bool:
@@ -125,7 +143,11 @@ def _let_workers_import_us(environment: MutableMapping[str, str]) -> None:
 
 def _start(cpus: int | None, gpus: int | None) -> str:
     import ray
+    from ray._private import ray_constants
 
+    make_private(os.environ)
+    os.environ[NETWORKED] = "0"  # for the processes that Ray starts
+    ray_constants.ENABLE_RAY_CLUSTER = False  # for this one, which read it when Ray was imported
     ray.init(
         address="local",
         num_cpus=cpus,
@@ -145,8 +167,14 @@ def _join(address: str) -> str:
         raise ConnectionError(
             f"the Ray cluster {address} of this job does not answer; check `ray status`, then submit it again"
         )
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    return str(ray.get_runtime_context().gcs_address)
+    session = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    joined = str(ray.get_runtime_context().gcs_address)
+    try:
+        refuse_open(joined, living_nodes(), ray.util.get_node_ip_address(), str(session.dashboard_url or ""))
+    except ConnectionError:
+        ray.shutdown()
+        raise
+    return joined
 
 
 def _text(file: Path) -> str:

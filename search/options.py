@@ -53,6 +53,8 @@ class Options:
         Folder of the run to go on with.
     one_trial, replay
         Train a single trial without Ray; train that of a folder ``RUN/trials/ID`` again.
+    allow_insecure_cluster
+        Join a Ray cluster that asks for no token although it reaches beyond this machine.
     dry_run, print_config, print_schema
         Say what would be done, show the configuration, show its JSON schema; nothing is run.
     """
@@ -65,6 +67,7 @@ class Options:
     one_trial: bool = False
     replay: Path | None = None
     dry_run: bool = False
+    allow_insecure_cluster: bool = False
     print_config: bool = False
     print_schema: bool = False
 
@@ -103,6 +106,7 @@ def parse(arguments: list[str] | None = None) -> Options:
         one_trial=given.one_trial,
         replay=given.replay,
         dry_run=given.dry_run,
+        allow_insecure_cluster=given.allow_insecure_cluster,
         print_config=given.print_config,
         print_schema=given.print_schema,
     )
@@ -125,6 +129,9 @@ def build_parser() -> Parser:
     )
     where.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: a new numbered one)")
     where.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run")
+    where.add_argument(
+        "--allow-insecure-cluster", action="store_true", help="use a Ray cluster of several machines without a token"
+    )
     single = parser.add_argument_group("a single trial, without Ray")
     single.add_argument(
         "--one-trial", action="store_true", help="train one: architecture=unet encoder=... target=... loss=..."

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_io import errors, files
 from data_io.errors import BadInput
-from search import console, prepare, trust
+from search import console, destination, prepare, trust
 from search.config import Config, dump
 from search.console import say
 from search.options import CONFIG_OF_A_RUN, parse
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from data_io.store import Dataset
     from search.batches import Banks
     from search.ledger import Ledger
+    from search.options import Options
     from search.recorder import Row
     from search.scheduler import Watcher
     from search.space import Plan, TrialConfig
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     config = options.config()
     if options.dry_run:
         return dry_run(config)
-    run_dir = (options.resume or options.out or prepare.numbered(Path(prepare.RUNS))).absolute()  # trials run elsewhere
+    run_dir = Path(place(options, config.data.path))
     signals = Signals()
     signals.install()
     try:
@@ -67,6 +68,28 @@ def main(arguments: list[str] | None = None) -> int:
         how = f"python -m search.run --resume {run_dir}" if begun else f"the same command and --out {run_dir}"
         print(f"{end}: stopped; go on with: {how}", file=sys.stderr)
         return end.code
+
+
+def place(options: Options, data: str | None) -> Path | str:
+    """Return where the run goes; inside a Ray job that is said, and every node of the cluster sees the place."""
+    from cluster.joined import ALLOW, blind_nodes
+    from cluster.start import belongs_to_job, cluster_of_job
+
+    asked = options.resume or options.out
+    if not belongs_to_job(os.environ):
+        return destination.outside_a_job(asked)
+    if options.allow_insecure_cluster:
+        os.environ[ALLOW] = "1"
+    destination.refuse_relative(asked, "--resume" if options.resume else "--out")
+    destination.check_data(data)
+    try:
+        with cluster_of_job() as nodes:
+            chosen, why = destination.in_a_job(asked, os.environ, len(nodes))
+            say(f"run folder: {chosen} ({why})")
+            destination.check_seen(chosen, nodes, blind_nodes)
+    except ConnectionError as fault:
+        raise BadInput(str(fault)) from fault
+    return chosen
 
 
 def dry_run(config: Config) -> int:
