@@ -9,9 +9,11 @@ comparisons  the tests of every trait and pair, in rows
 record       what a search left in its run folder
 results      all of it in one place
 verdict      the first words of the report and its warnings
-chapters     its chapters; search_chapters those about the search
-figures      its pictures
-contents     the chapters in order
-report       sections to one HTML file (page.html, report.css)
+contents     its chapters in order
+chapters     scores, agreement, traits, comparisons; search_chapters, early_stopping, decoding about the search
+examples     pictures of cells and of network outputs
+definitions  what the numbers mean, and what made them
+figures      line figures as SVG; pixels: pictures of pixels as PNG
+report       sections to one HTML file (page.html, report.css, report.js)
 compare      the command: `python -m analysis.compare RUN`
 """

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import figures, scores
+from analysis import figures
 from analysis.comparisons import LEVEL, POOLED
 from analysis.fidelity import pareto_front
-from analysis.report import MISSING, Cell, Gallery, Section, Table, interval, number, significant
+from analysis.report import MISSING, Block, Cell, Gallery, Section, Table, interval, number, significant
 from analysis.results import LABEL, ONE_FIELD, Results, frames, model_name, ordered
 from analysis.samples import INDEPENDENT, TRAITS, TRUTH, Study, pair
-from analysis.search_chapters import network_gallery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from analysis.figures import Picture
+    import pandas as pd
 
-CROP = 128
-"""Side of the example crops, px."""
+    from analysis.figures import Look, Picture
+
+READING = "Full line: bias; dashed: 95 % limits; thin line: no difference. Same axes for all. Border cells left out."
+"""How to read a Bland-Altman plot."""
 UNITS = {"area": "px2", "perimeter": "px", "radius": "px"}
 
 
@@ -63,11 +64,12 @@ def score_chapter(results: Results) -> Section:
         f"{split}: every method against the annotation",
         ("method", "model", *LABEL.values(), "cells drawn", "count error %"), rows, ("method", "model"), note,
     )  # fmt: skip
-    blocks: list[Table | Gallery] = [table]
+    blocks: list[Block] = [table]
     validation = _validation(results)
     if validation.rows:
         blocks.append(validation)
-    return Section("scores", "How well each method finds the cells", (_explain_scores(),), tuple(blocks))
+    title = "How well each method finds the cells"
+    return Section("scores", title, (_explain_scores(),), tuple(blocks), "The cells", "Scores")
 
 
 def _explain_scores() -> str:
@@ -104,86 +106,42 @@ def _validation(results: Results) -> Table:
     )
 
 
-def example_chapter(results: Results, tint: Mapping[str, str]) -> Section | None:
-    """Show the same crops with the outlines of each method and of the truth."""
-    study = results.study
-    if study.image is None or not study.frames or not study.labels:
-        return None
-    key = study.frames[-1]
-    image = _grey(study, key)
-    reference = study.labels[TRUTH if study.has_truth else study.methods[0]](*key)
-    window = figures.busiest(reference, CROP)
-    where = f"{key[0]}, frame {key[1]}"
-    pictures = []
-    for method in ordered(results):
-        drawn = [(study.labels[method](*key)[window], tint[method])]
-        if study.has_truth:
-            drawn.insert(0, (reference[window], figures.YELLOW))
-        alt = f"Crop of {where} with the outlines drawn by {method}" + (
-            " over those of the truth" if study.has_truth else ""
-        )
-        pictures.append(figures.captioned(figures.outlines(image[window], drawn, alt), method))
-    legend = [(method, tint[method]) for method in ordered(results)]
-    blocks: list[Table | Gallery] = []
-    if study.has_truth:
-        legend.append(("truth (visible where the method's outline differs)", figures.YELLOW))
-    blocks.append(
-        Gallery(
-            pictures,
-            f"The crop of {where} with most outline in the reference; the same for every method.",
-            tuple(legend),
-            wide=True,
-        )
-    )
-    if results.record:
-        blocks += network_gallery(results.record)
-    return Section("examples", "Examples", (), tuple(blocks))
-
-
-def overlay_chapter(results: Results) -> Section | None:
-    """Tint found, missed and invented pixels on a whole compared frame, one picture per method."""
-    study = results.study
-    if study.image is None or not study.has_truth or not study.labels or not study.frames:
-        return None
-    key = study.frames[-1]
-    image, truth = _grey(study, key), study.labels[TRUTH](*key)
-    pictures = []
-    for method in ordered(results):
-        pred = study.labels[method](*key)
-        found = scores.score([scores.frame_counts(truth, pred)])
-        told = f"dataset IoU {number(found['dataset_iou'])}, PQ {number(found['pq_50'])}"
-        alt = f"{method} on {key[0]}, frame {key[1]}: {told}"
-        caption = f"{method}: {told} on this frame"
-        pictures.append(figures.captioned(figures.confusion(image, truth, pred, alt), caption))
-    legend = (
-        ("found (true positive)", figures.BLUE),
-        ("missed (false negative)", figures.YELLOW),
-        ("invented (false positive)", figures.VERMILION),
-    )
-    caption = f"{key[0]}, frame {key[1]}. Pixels, not cells: two cells drawn as one look right here and cost F1 and PQ."
-    return Section("overlays", "Right and wrong pixels", (), (Gallery(pictures, caption, legend, wide=True),))
-
-
-def trait_chapter(results: Results, tint: Mapping[str, str]) -> Section | None:
-    """Draw the distribution of each trait per method, with frame means."""
+def trait_chapter(results: Results, looks: Mapping[str, Look]) -> Section | None:
+    """Draw the distribution of each trait per method, with the means of frames and of replicates."""
     study = results.study
     names = [*([TRUTH] if study.has_truth else []), *ordered(results)]
     cells = {name: study.of(name) for name in names}
     if not any(len(rows) > 1 for rows in cells.values()):
         return None
+    level = replicate(study)
     pictures = [
-        figures.superplot(cells, trait.replace("_", " "), TRAITS[trait], UNITS.get(trait, "").replace("2", "²"), tint)
+        figures.superplot(cells, trait.replace("_", " "), TRAITS[trait], _unit(trait), looks, level)
         for trait in study.traits
     ]
-    caption = "Shape: all cells (middle 99 %); line: median of all cells; dots: the mean of each frame, in time order."
+    caption = "Shape: all cells (middle 99 %); line: median of all cells; small marks: the mean of each frame, in order"
+    caption += f"; large marks: the mean of each {level}, the same joined by a line." if level else "."
+    what = f"the means of each {level}" if level else "the means of frames"
     lead = (
-        "Cells of one frame, and the same cell in several frames, are not independent: compare the dots, not the "
+        f"Cells of one frame, and the same cell in several frames, are not independent: compare {what}, not the "
         "number of cells. Radius follows from area, and shape index from circularity."
     )
-    return Section("traits", "Traits of the cells", (lead,), (Gallery(pictures, caption),))
+    return Section(
+        "traits", "Traits of the cells", (lead,), (Gallery(pictures, caption),), "What you measure", "Traits"
+    )
 
 
-def agreement_chapter(results: Results, tint: Mapping[str, str]) -> Section | None:
+def replicate(study: Study) -> str:
+    """Name the highest level of which there are two or more: patient, well or field; nothing where there is one."""
+    cells = study.cells
+    levels = [level for level in ("patient", "well", "field") if level in cells and cells[level].notna().all()]
+    return next((level for level in levels if cells[level].nunique() > 1), "")
+
+
+def _unit(trait: str) -> str:
+    return UNITS.get(trait, "").replace("2", "²")
+
+
+def agreement_chapter(results: Results, looks: Mapping[str, Look]) -> Section | None:
     """Hold each method's measurements against the truth, cell by cell."""
     table, study = results.agreement, results.study
     if table.empty:
@@ -223,36 +181,44 @@ def agreement_chapter(results: Results, tint: Mapping[str, str]) -> Section | No
         "the natural spread between cells; a missed or invented cell counts as one spread. 0 is perfect, 1 is no "
         "better than guessing the mean."
     )
-    blocks: list[Table | Gallery] = [main]
-    for trait in [t for t in ("area", "circularity") if t in study.traits]:
-        pictures = _bland_altman(study, trait, ordered(results), tint)
+    blocks: list[Block] = [main]
+    for trait in [t for t in INDEPENDENT if t in study.traits]:
+        pictures = _bland_altman(study, trait, ordered(results), looks)
         if pictures:
-            caption = f"Bland-Altman plots of {trait}: full line bias, dashed lines 95 % limits, border cells left out."
-            blocks.append(Gallery(pictures, caption))
-    fronts = _fronts(results, tint)
+            caption = f"Bland-Altman plots of {trait}"
+            folded = trait not in ("area", "circularity")
+            blocks.append(Gallery(pictures, caption if folded else f"{caption}. {READING}", folded=folded))
+    fronts = _fronts(results, looks)
     if fronts:
-        blocks.append(Gallery(fronts, "Ring: no other method is at least as good in both."))
-    return Section("agreement", "Agreement with the annotation, trait by trait", (lead,), tuple(blocks))
+        blocks.append(Gallery(fronts, "Ring: no other method is at least as good in both PQ and trait fidelity."))
+    title = "Agreement with the annotation, trait by trait"
+    return Section("agreement", title, (lead,), tuple(blocks), "What you measure", "Agreement")
 
 
-def _bland_altman(study: Study, trait: str, methods: list[str], tint: Mapping[str, str]) -> list[Picture]:
-    pictures, column = [], TRAITS[trait]
-    truth = study.of(TRUTH).query("not border")[["field", "frame", "label", column]]
+def matched(study: Study, method: str) -> pd.DataFrame:
+    """Cells of the truth away from the border that a method found: every column of both, ending `_true`, `_own`."""
+    keys = ["field", "frame"]
+    true = study.of(TRUTH).query("not border").add_suffix("_true")
+    own = study.of(method).add_suffix("_own")
+    both = pair(study, TRUTH, method)
+    both = both.merge(true, left_on=[*keys, "label_a"], right_on=["field_true", "frame_true", "label_true"])
+    return both.merge(own, left_on=[*keys, "label_b"], right_on=["field_own", "frame_own", "label_own"])
+
+
+def _bland_altman(study: Study, trait: str, methods: list[str], looks: Mapping[str, Look]) -> list[Picture]:
+    clouds = {}
     for method in methods:
-        own = study.of(method)[["field", "frame", "label", column]]
-        both = pair(study, TRUTH, method)
-        both = both.merge(truth.rename(columns={"label": "label_a", column: "true"}), on=["field", "frame", "label_a"])
-        both = both.merge(own.rename(columns={"label": "label_b", column: "own"}), on=["field", "frame", "label_b"])
-        both = both.dropna(subset=["true", "own"])
+        both = matched(study, method).dropna(subset=[f"{TRAITS[trait]}_true", f"{TRAITS[trait]}_own"])
         if len(both) > 2:
-            x, y = both["true"].to_numpy(float), both["own"].to_numpy(float)
-            pictures.append(
-                figures.agreement(x, y, trait, UNITS.get(trait, "").replace("2", "²"), method, tint[method])
-            )
-    return pictures
+            clouds[method] = tuple(both[f"{TRAITS[trait]}_{side}"].to_numpy(float) for side in ("true", "own"))
+    frame = figures.shared_frame([((x + y) / 2, y - x) for x, y in clouds.values()])
+    return [
+        figures.bland_altman(x, y, trait, _unit(trait), method, looks[method], frame)
+        for method, (x, y) in clouds.items()
+    ]
 
 
-def _fronts(results: Results, tint: Mapping[str, str]) -> list[Picture]:
+def _fronts(results: Results, looks: Mapping[str, Look]) -> list[Picture]:
     pictures = []
     for trait in [t for t in INDEPENDENT if t in results.study.traits]:
         errors = results.agreement.set_index(["trait", "method"])["tfe"]
@@ -261,7 +227,7 @@ def _fronts(results: Results, tint: Mapping[str, str]) -> list[Picture]:
         if len(points) > 1:
             on = pareto_front(*zip(*points.values(), strict=True))
             ringed = [m for m, is_on in zip(points, on, strict=True) if is_on]
-            pictures.append(figures.front(points, trait, ringed, tint))
+            pictures.append(figures.front(points, trait, ringed, looks))
     return pictures
 
 
@@ -310,7 +276,8 @@ def comparison_chapter(results: Results) -> Section | None:
         f"Cells are paired by {results.study.matched_by}.",
         folded=len(rows) > 12,
     )
-    return Section("comparisons", "Do the methods measure differently?", paragraphs, (main,))
+    title = "Do the methods measure differently?"
+    return Section("comparisons", title, paragraphs, (main,), "What you measure", "Comparisons")
 
 
 def _with_ci(value: float, ci: tuple[float, float]) -> Cell:
@@ -320,55 +287,3 @@ def _with_ci(value: float, ci: tuple[float, float]) -> Cell:
 
 def _p(value: float) -> str:
     return MISSING if not np.isfinite(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def definition_chapter() -> Section:
-    """State every rule the numbers rest on."""
-    paragraphs = (
-        f"Empty frames: {scores.EMPTY_RULE}",
-        "Dataset IoU is the sum of shared foreground pixels over the sum of pixels in either, over all frames; "
-        "per-image IoU is the mean over frames. An image is a full frame here; in trials.parquet and metrics.csv, and "
-        "so wherever trials are compared, validation scores are taken over validation crops and an image is a crop.",
-        "A cell counts as found when its IoU with a true cell is at least 0.5 (>=, as StarDist counts; Kirillov's PQ "
-        "asks > 0.5), one-to-one. F1 = 2 TP / (2 TP + FP + FN); PQ = sum of matched IoU / (TP + FP/2 + FN/2); AP is "
-        "the mean over IoU .50, .55, ... .95 of TP / (TP + FP + FN). All are pooled over frames.",
-        "Intervals are 95 %, t with (clusters - 1) degrees of freedom on cluster-robust standard errors: by field for "
-        "scores, by frame where there is only one field; by track x frame, two-way, for traits, df from the smaller "
-        "number. Below 5 clusters none is given.",
-        "TFE: matched cells away from the frame border; error = difference (circularity, solidity) or log ratio (area, "
-        "perimeter, radius, shape index) over the SD of the truth, cut at 3; a missed or invented cell counts 1; root "
-        "mean square. Neither errors nor SD count true cells that the frame border cuts.",
-        "Area is the pixel count, perimeter Crofton's with 4 directions, radius follows from area; circularity, "
-        "solidity and shape index come from one smoothed contour, so circularity never exceeds 1. TrackMate's numbers "
-        "are separate columns of the cells table.",
-    )
-    return Section("definitions", "Definitions", paragraphs)
-
-
-def provenance(results: Results, made: Mapping[str, Any]) -> dict[str, str]:
-    """Flatten what made the data, the models and this page."""
-    found: dict[str, str] = {}
-    for prefix, source in (("report", made), ("search", results.summary.get("provenance", {}))):
-        for name, value in _flat(source):
-            found[f"{prefix}: {name}"] = value
-    for name, value in _flat({k: v for k, v in results.summary.get("dataset", {}).items() if k != "warnings"}):
-        found[f"data: {name}"] = value
-    return found
-
-
-def _flat(source: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
-    for name, value in source.items():
-        if isinstance(value, dict):
-            if all(not isinstance(v, (dict, list)) for v in value.values()):
-                pairs.append((f"{prefix}{name}", ", ".join(f"{k} {v}" for k, v in value.items())))
-            else:
-                pairs += _flat(value, f"{prefix}{name} ")
-        elif value not in (None, "", [], {}):
-            pairs.append((f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
-    return pairs
-
-
-def _grey(study: Study, key: tuple[str, int]) -> Any:
-    image = np.asarray(study.image(*key)) if study.image else np.zeros((1, 1))
-    return image[0] if image.ndim == 3 else image

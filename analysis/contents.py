@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from analysis import chapters, decoding, early_stopping, figures, search_chapters, verdict
+from analysis import chapters, decoding, definitions, early_stopping, examples, figures, search_chapters, verdict
 from analysis.report import Page
 from analysis.samples import TRUTH
 from data_io.provenance import provenance
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 def page(results: Results) -> Page:
     """Put the chapters in order."""
     record, study = results.record, results.study
-    tint = figures.colours([*study.methods, TRUTH])
+    looks = figures.looks([*study.methods, TRUTH])
     sections = [
         chapters.score_chapter(results) if results.counted else None,
-        chapters.example_chapter(results, tint),
-        chapters.overlay_chapter(results),
-        chapters.agreement_chapter(results, tint),
-        chapters.trait_chapter(results, tint),
+        examples.example_chapter(results, looks),
+        examples.overlay_chapter(results),
+        chapters.agreement_chapter(results, looks),
+        chapters.trait_chapter(results, looks),
         chapters.comparison_chapter(results),
-        decoding.decoding_chapter(record, tint) if record else None,
+        decoding.decoding_chapter(record, looks) if record else None,
         search_chapters.leaderboard_chapter(record) if record else None,
         search_chapters.table_1_chapter(record) if record else None,
         search_chapters.architecture_chapter(record) if record else None,
-        search_chapters.curve_chapter(record, tint) if record else None,
+        search_chapters.curve_chapter(record, looks) if record else None,
         early_stopping.early_stopping_chapter(record) if record else None,
         search_chapters.history_chapter(record) if record else None,
-        chapters.definition_chapter(),
+        definitions.definition_chapter(),
     ]
     data = results.summary.get("dataset", {})
     name = str(data.get("name") or (record.folder.name if record else "label images"))
@@ -42,7 +42,7 @@ def page(results: Results) -> Page:
         warnings=verdict.warnings(results),
         sections=tuple(section for section in sections if section),
         synthetic=bool(record and record.synthetic),
-        provenance=chapters.provenance(results, provenance()),
+        provenance=definitions.provenance(results, provenance()),
     )
 
 

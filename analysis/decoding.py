@@ -6,12 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from analysis import figures
-from analysis.report import MISSING, Cell, Gallery, Section, Table, number
+from analysis.report import MISSING, Block, Cell, Gallery, Section, Table, number
 from analysis.results import LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from analysis.figures import Look, Picture
     from analysis.record import Record
 
 FLAT = 0.005
@@ -30,10 +31,11 @@ EXPLAINED = {
 """Decode parameters in words."""
 
 
-def decoding_chapter(record: Record, tint: Mapping[str, str]) -> Section | None:
+def decoding_chapter(record: Record, looks: Mapping[str, Look]) -> Section | None:
     """Draw the best validation score at each value tried of each parameter, and say where a choice lies at a bound."""
     rows: list[list[Cell | str]] = []
-    pictures, at_bounds = [], []
+    pictures: list[Picture] = []
+    at_bounds = []
     for target, found in record.targets.items():
         fit = found.get("decode_fit") or {}
         along = profiles(fit.get("curve") or [])
@@ -50,8 +52,7 @@ def decoding_chapter(record: Record, tint: Mapping[str, str]) -> Section | None:
                 [target, name, EXPLAINED.get(name, ""), Cell(_shown(chosen), strong=True), tried, number(spread), bound]
             )
         if along:
-            chosen_at = {name: found["decode"].get(name) for name in along}
-            pictures.append(figures.decode_curves(target, along, chosen_at, score, tint.get(target, "")))
+            pictures += _curves(target, along, found["decode"], score, looks.get(target, figures.NOBODY))
     if not rows:
         return None
     told = [
@@ -62,8 +63,23 @@ def decoding_chapter(record: Record, tint: Mapping[str, str]) -> Section | None:
         told.append(f"At the edge of what was tried, so that a wider range might do better: {', '.join(at_bounds)}.")
     columns = ("method", "parameter", "meaning", "chosen", "tried", "score range", "at a bound")
     table = Table("Decode parameters", columns, rows, ("method", "parameter", "meaning", "tried", "at a bound"))
-    blocks: tuple[Table | Gallery, ...] = (*(Gallery([picture]) for picture in pictures), table)
-    return Section("decoding", "From the network's output to cells", tuple(told), blocks)
+    blocks: list[Block] = [table]
+    if pictures:
+        blocks.insert(0, Gallery(pictures, "Best validation score at each value tried; dashed: chosen."))
+    title = "From the network's output to cells"
+    return Section("decoding", title, tuple(told), tuple(blocks), "The search", "Decode parameters")
+
+
+def _curves(
+    target: str, along: Mapping[str, Sequence[tuple[float, float]]], chosen: Mapping[str, Any], score: str, look: Look
+) -> list[Picture]:
+    """Draw the curve along each parameter of a target, all with the same score axis."""
+    best = [value for profile in along.values() for _, value in profile]
+    margin = max(0.05 * (max(best) - min(best)), 0.002)
+    y = (min(best) - margin, max(best) + margin)
+    return [
+        figures.decode_curve(target, name, profile, chosen.get(name), score, look, y) for name, profile in along.items()
+    ]
 
 
 def profiles(curve: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:

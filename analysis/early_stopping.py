@@ -211,7 +211,8 @@ def early_stopping_chapter(record: Record) -> Section | None:
         *_slow_starters(built, names),
     ]
     blocks = [_correlations(built), _complete(built, names), _stops(built, names)]
-    return Section("stopping", "What early stopping did", tuple(paragraphs), tuple(b for b in blocks if b.rows))
+    shown = tuple(block for block in blocks if block.rows)
+    return Section("stopping", "What early stopping did", tuple(paragraphs), shown, "The search", "Early stopping")
 
 
 def _lost(bracket: Bracket) -> list[str]:

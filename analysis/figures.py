@@ -1,6 +1,7 @@
-"""Pictures of a report as data URIs: SVG for lines, PNG for pixels; Okabe-Ito colours, each with alt text.
+"""Line figures of a report as SVG: Okabe-Ito colours, each method with a marker and a dash of its own, alt text, data.
 
-matplotlib stays in this file; it and skimage are imported only when a picture is drawn.
+matplotlib stays in this file and is imported only when a figure is drawn. Text stays text, so that a figure can be
+edited; ink and paper change places where the reader's screen is dark.
 """
 
 from __future__ import annotations
@@ -12,39 +13,71 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, BLACK = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000",
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442",
 )  # fmt: skip
 """Okabe & Ito (2008): told apart by people with any common colour vision."""
+INK, SOFT, PAPER = "#1b1b1b", "#8a8a8a", "#ffffff"
+"""Text and axes, lines in the background, the ground; ink and paper change on a dark screen."""
 CYCLE = (BLUE, VERMILION, GREEN, ORANGE, SKY)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 MOST_POINTS = 3000
 """A scatter plot shows at most this many cells, drawn at random with a fixed seed."""
+MOST_VECTORS = 400
+"""More points than this are drawn as pixels inside the figure."""
+WIDTH, HEIGHT = 3.5, 2.8
+"""Of a figure that stands beside others, inches at 96 px."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image ready for an `<img>`: `src` is a data URI, `alt` says what a reader without it misses."""
+    """An image ready for an `<img>`.
+
+    `src` is a data URI, `alt` says what a reader without it misses; `name` is the stem of the file it is saved as, and
+    `data` the numbers drawn, as CSV text.
+    """
 
     src: str
     alt: str
     caption: str = ""
     width: int = 0
     height: int = 0
+    name: str = ""
+    data: str = ""
 
 
-def colours(methods: Sequence[str]) -> dict[str, str]:
-    """Give each method its own colour, the truth black and the classical baseline purple."""
-    fixed = {"truth": BLACK, "classical": PURPLE}
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn everywhere: told by colour, and without colour by marker and dash."""
+
+    colour: str
+    marker: str
+    dash: Any = "-"
+
+
+def looks(methods: Sequence[str]) -> dict[str, Look]:
+    """Give each method its own look, the truth ink and the classical baseline purple."""
+    fixed = {"truth": Look(INK, "o"), "classical": Look(PURPLE, "*", (0, (2, 2)))}
     others = [name for name in methods if name not in fixed]
-    return {name: CYCLE[i % len(CYCLE)] for i, name in enumerate(others)} | fixed
+    own = {
+        name: Look(CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
+        for i, name in enumerate(others)
+    }
+    return own | fixed
+
+
+NOBODY = Look(BLUE, "o")
+"""The look of what has none of its own."""
 
 
 # --- curves -------------------------------------------------------------------------------------------------------
@@ -63,87 +96,103 @@ class Curve:
     stopped: bool
 
 
-def learning(curves: Sequence[Curve], column: str, label: str, colour: Mapping[str, str]) -> Picture:
-    """Draw one line per trial, a panel per target: winners coloured, references dashed, others grey, stops a cross."""
-    targets = list(dict.fromkeys(curve.target for curve in curves))
-    with _figure(3.1 * len(targets), 2.7, 1, len(targets)) as (figure, axes):
-        for axis, target in zip(axes, targets, strict=True):
-            own = [c for c in curves if c.target == target and column in c.table and c.table[column].notna().any()]
-            for curve in sorted(own, key=lambda c: c.best):
-                tint = colour.get(target, BLUE) if curve.best else BLACK if curve.reference else "#9A9A9A"
-                width = 2.2 if curve.best else 1.2 if curve.reference else 0.9
-                style = (0, (4, 2)) if curve.reference else "-"
-                x, y = curve.table["epoch"], curve.table[column]
-                axis.plot(x, y, color=tint, linewidth=width, linestyle=style)
-                if len(x) == 1 or curve.stopped:
-                    axis.plot(
-                        x.iloc[-1:], y.iloc[-1:], "x" if curve.stopped else "o", color=tint, markersize=5, mew=1.5
-                    )
-            if "loss" in column and own and min(c.table[column].min() for c in own) > 0:
-                _log_scale(axis)
-            axis.set(title=target, xlabel="epoch")
-            axis.xaxis.get_major_locator().set_params(integer=True)
-        axes[0].set_ylabel(label)
-        return _svg(
-            figure,
-            f"{label} by epoch for {len(curves)} trials in {len(targets)} panels: {', '.join(targets)}.",
-            f"{label[:1].upper()}{label[1:]}. Coloured: the chosen model; dashed: reference runs that nothing stops; "
-            "grey: other trials; a cross where early stopping ended one.",
-        )
+LEARNING_LEGEND = (
+    "Thick and coloured: the chosen model; dashed: reference runs that nothing stops; grey: other trials; a cross "
+    "where early stopping ended one."
+)
 
 
-def decode_curves(
-    target: str,
-    along: Mapping[str, Sequence[tuple[float, float]]],
-    chosen: Mapping[str, Any],
-    score: str,
-    tint: str,
+def learning(curves: Sequence[Curve], target: str, column: str, label: str, look: Look) -> Picture | None:
+    """Draw one line per trial of a target, as `LEARNING_LEGEND` says; None where no trial has the column."""
+    own = [c for c in curves if c.target == target and column in c.table and c.table[column].notna().any()]
+    if not own:
+        return None
+    with canvas() as (figure, axis):
+        for curve in sorted(own, key=lambda c: (c.best, c.reference)):
+            tint = look.colour if curve.best else INK if curve.reference else SOFT
+            width = 2.4 if curve.best else 1.2 if curve.reference else 0.8
+            style: Any = (0, (4, 2)) if curve.reference else "-"
+            x, y = curve.table["epoch"], curve.table[column]
+            axis.plot(x, y, color=tint, linewidth=width, linestyle=style)
+            if len(x) == 1 or curve.stopped:
+                mark = "x" if curve.stopped else "o"
+                axis.plot(x.iloc[-1:], y.iloc[-1:], mark, color=tint, markersize=5, mew=1.5)
+        if "loss" in column and min(c.table[column].min() for c in own) > 0:
+            _log_scale(axis)
+        axis.set(title=target, xlabel="epoch", ylabel=label)
+        whole_numbers(axis)
+        parts = [c.table[["epoch", column]].assign(trial=c.trial, model=c.name) for c in own]
+        data = pd.concat(parts, ignore_index=True)[["trial", "model", "epoch", column]]
+        ends = data.groupby("trial")[column].last()
+        alt = f"{label} by epoch for {_many(len(own), 'trial')} of {target}; at their last epochs {_range(ends)}."
+        return svg(figure, alt, name=f"{column}_{target}", data=data)
+
+
+def decode_curve(
+    target: str, name: str, profile: Sequence[tuple[float, float]], chosen: Any, score: str, look: Look, y: Any
 ) -> Picture:
-    """Draw the best score at each value tried of each decode parameter, a panel each, the choice marked."""
-    with _figure(2.2 * len(along), 2.3, 1, len(along)) as (figure, axes):
-        for axis, (name, profile) in zip(axes, along.items(), strict=True):
-            values, best = zip(*profile, strict=True)
-            axis.plot(values, best, "o-", color=tint or BLUE, linewidth=1.4, markersize=3)
-            if chosen.get(name) is not None:
-                axis.axvline(float(chosen[name]), color=BLACK, linewidth=0.9, linestyle=(0, (4, 2)))
-            axis.set(title=name)
-        low = min(best for profile in along.values() for _, best in profile)
-        high = max(best for profile in along.values() for _, best in profile)
-        for axis in axes:
-            margin = max(0.05 * (high - low), 0.002)
-            axis.set_ylim(low - margin, high + margin)
-        axes[0].set_ylabel(score)
-        return _svg(
-            figure,
-            f"Best validation {score} of {target} along {', '.join(along)}.",
-            f"{target}: best validation {score} at each value tried; dashed: chosen.",
-        )
+    """Draw the best score at each value tried of one decode parameter within the limits `y`, the choice marked."""
+    values, best = zip(*profile, strict=True)
+    with canvas(2.7, 2.2) as (figure, axis):
+        axis.plot(values, best, marker=look.marker, color=look.colour, linewidth=1.4, markersize=3)
+        if chosen is not None:
+            axis.axvline(float(chosen), color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+        axis.set(title=f"{target}: {name}", ylabel=score, ylim=y)
+        data = pd.DataFrame({name: values, score: best})
+        alt = f"Best validation {score} of {target} along {name}: {_range(pd.Series(best))}; chosen {chosen}."
+        return svg(figure, alt, name=f"decode_{target}_{name}", data=data)
 
 
 def heat_map(
-    values: NDArray[np.floating], rows: Sequence[str], columns: Sequence[str], title: str, label: str
+    values: NDArray[np.floating[Any]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    label: str,
+    ends: tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]] | None = None,
 ) -> Picture:
-    """Draw `(rows, columns)` values as a heat map with the numbers written in; NaN cells stay blank."""
-    with _figure(1.6 + 0.95 * len(columns), 1.3 + 0.34 * len(rows)) as (figure, (axis,)):
+    """Draw `(rows, columns)` values as a heat map with the numbers written in; NaN cells stay blank.
+
+    `ends` are the lower and the upper ends of the intervals, of the same shape, NaN where there is none.
+    """
+    with canvas(1.7 + 1.0 * len(columns), 1.3 + (0.46 if ends else 0.34) * len(rows)) as (figure, axis):
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
         image = axis.imshow(np.ma.masked_invalid(values), cmap="cividis", aspect="auto")
         for (y, x), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                dark = image.norm(value) < 0.5
-                axis.text(x, y, f"{value:.3f}", ha="center", va="center", color="white" if dark else BLACK, fontsize=8)
+            if not np.isfinite(value):
+                continue
+            tint = "#fefefe" if value < (low + high) / 2 else "#010101"
+            known = ends is not None and bool(np.isfinite([end[y, x] for end in ends]).all())
+            at: dict[str, Any] = {"ha": "center", "va": "center", "color": tint}
+            axis.text(x, y - (0.15 if known else 0), f"{value:.3f}", fontsize=8, **at)
+            if ends is not None and known:
+                axis.text(x, y + 0.2, f"{ends[0][y, x]:.3f} to {ends[1][y, x]:.3f}", fontsize=6, **at)
         axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
         axis.set_yticks(range(len(rows)), rows)
         axis.set_title(title)
         axis.spines[:].set_visible(False)
         figure.colorbar(image, ax=axis, label=label, format="%.2f")
         top, left = divmod(int(np.nanargmax(values)), len(columns))
-        return _svg(
-            figure,
+        cells = [(r, c) for r in range(len(rows)) for c in range(len(columns))]
+        data = pd.DataFrame({"row": [rows[r] for r, _ in cells], "column": [columns[c] for _, c in cells]})
+        data[label] = values.ravel()
+        if ends is not None:
+            data["ci_low"], data["ci_high"] = ends[0].ravel(), ends[1].ravel()
+        alt = (
             f"Heat map of {label}, {title}: {len(rows)} architectures by {len(columns)} encoders, from "
-            f"{np.nanmin(values):.3f} to {np.nanmax(values):.3f}; highest {rows[top]} with {columns[left]}.",
+            f"{np.nanmin(values):.3f} to {np.nanmax(values):.3f}; highest {rows[top]} with {columns[left]}."
         )
+        return svg(figure, alt, name=f"{label}_{title}", data=data)
 
 
-def _log_scale(axis: Any) -> None:
+def whole_numbers(axis: Axes) -> None:
+    """Mark whole numbers only on the x axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+
+
+def _log_scale(axis: Axes) -> None:
     """Use a logarithmic y axis with plain numbers at 1, 2 and 5."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -157,65 +206,144 @@ def _log_scale(axis: Any) -> None:
 
 
 def superplot(
-    cells: Mapping[str, pd.DataFrame], trait: str, column: str, unit: str, colour: Mapping[str, str]
+    cells: Mapping[str, pd.DataFrame],
+    trait: str,
+    column: str,
+    unit: str,
+    looks: Mapping[str, Look],
+    replicate: str = "",
 ) -> Picture:
-    """Draw the distribution of all cells per method, with the mean of each frame as a dot over it."""
+    """Draw the distribution of all cells per method, the mean of each frame and, large, of each replicate over it.
+
+    `replicate` is the column of the replicate (patient, well, field); without one the frame means stand alone.
+    """
     names = [name for name, rows in cells.items() if rows[column].notna().sum() > 1]
-    with _figure(3.4, 2.9) as (figure, (axis,)):
-        for at, name in enumerate(names):
+    means = [_means(cells[name], column, replicate).assign(method=name) for name in names]
+    with canvas(3.7, 3.0) as (figure, axis):
+        for at, (name, own) in enumerate(zip(names, means, strict=True)):
+            look = looks.get(name, NOBODY)
             values = cells[name][column].dropna().to_numpy(float)
             low, high = np.percentile(values, [0.5, 99.5])
             shown = values[(values >= low) & (values <= high)] if np.ptp(values) else values
             if len(shown) > 1 and np.ptp(shown) > 0:
-                for body in axis.violinplot([shown], [at], widths=0.85, showextrema=False)["bodies"]:
-                    body.set(facecolor=colour[name], alpha=0.3)
-            means = cells[name].groupby(["field", "frame"])[column].mean().to_numpy(float)
-            spread = np.linspace(-0.2, 0.2, len(means)) if len(means) > 1 else np.zeros(1)
-            axis.plot(at + spread, means, "o", color=colour[name], markersize=4, markeredgecolor="white")
-            axis.hlines(np.median(values), at - 0.35, at + 0.35, color=colour[name], linewidth=1.6)
+                bodies: Any = axis.violinplot([shown], [at], widths=0.85, showextrema=False)["bodies"]
+                for body in bodies:
+                    body.set(facecolor=look.colour, alpha=0.3)
+            frames = own[own["what"] == "frame"]["mean"].to_numpy(float)
+            spread = np.linspace(-0.26, 0.26, len(frames)) if len(frames) > 1 else np.zeros(len(frames))
+            axis.plot(at + spread, frames, look.marker, color=look.colour, markersize=2.6, linestyle="none")
+            axis.hlines(np.median(values), at - 0.36, at + 0.36, color=look.colour, linewidth=1.6)
+        _replicates(axis, means, [looks.get(name, NOBODY) for name in names])
         axis.set_xticks(range(len(names)), names, rotation=20, ha="right")
         axis.set_ylabel(f"{trait}{f' ({unit})' if unit else ''}")
         medians = ", ".join(f"{name} {cells[name][column].median():.3g}" for name in names)
-        return _svg(figure, f"Distribution of {trait} per method; medians: {medians}.")
+        data = pd.concat(means, ignore_index=True) if means else pd.DataFrame()
+        return svg(figure, f"Distribution of {trait} per method; medians: {medians}.", name=f"{trait}", data=data)
 
 
-def agreement(true: NDArray[Any], predicted: NDArray[Any], trait: str, unit: str, method: str, tint: str) -> Picture:
+def _means(cells: pd.DataFrame, column: str, replicate: str) -> pd.DataFrame:
+    """Return count, mean and median of all cells, of each replicate and of each frame."""
+    wanted = {"all": [], "replicate": [replicate] if replicate else [], "frame": ["field", "frame"]}
+    parts = []
+    for what, keys in wanted.items():
+        if keys:
+            found = cells.groupby(keys, sort=True)[column].agg(["count", "mean", "median"]).reset_index()
+            found["of"] = found[keys].astype(str).agg(" / ".join, axis=1)
+        elif what == "all":
+            found = pd.DataFrame([cells[column].agg(["count", "mean", "median"])]).assign(of="")
+        else:
+            continue
+        parts.append(found.assign(what=what)[["what", "of", "count", "mean", "median"]])
+    table = pd.concat(parts, ignore_index=True)
+    return table[table["count"] > 0]
+
+
+def _replicates(axis: Axes, means: Sequence[pd.DataFrame], drawn: Sequence[Look]) -> None:
+    """Draw the mean of each replicate large, and join those of the same replicate by a line."""
+    of = [own[own["what"] == "replicate"].set_index("of")["mean"] for own in means]
+    names = list(dict.fromkeys(name for own in of for name in own.index))
+    shifts = np.linspace(-0.2, 0.2, len(names)) if len(names) > 1 else np.zeros(len(names))
+    for name, shift in zip(names, shifts, strict=True):
+        at = [(k, own[name]) for k, own in enumerate(of) if name in own.index]
+        axis.plot([k + shift for k, _ in at], [y for _, y in at], "-", color=SOFT, linewidth=0.7, zorder=2.5)
+        for k, y in at:
+            look = drawn[k]
+            axis.plot([k + shift], [y], look.marker, color=look.colour, markersize=8, mec=INK, mew=0.9, zorder=3)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Limits shared by the plots that are to be compared by eye."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+
+def shared_frame(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], margin: float = 0.05) -> Frame | None:
+    """Return limits that hold all `(x, y)` clouds, None without a finite point."""
+    ends = []
+    for clouds in zip(*pairs, strict=True) if pairs else ():
+        values = np.concatenate([np.asarray(cloud, dtype=float) for cloud in clouds])
+        values = values[np.isfinite(values)]
+        if not len(values):
+            return None
+        reach = margin * (float(np.ptp(values)) or abs(float(values[0])) or 1.0)
+        ends.append((float(values.min()) - reach, float(values.max()) + reach))
+    return Frame(ends[0], ends[1]) if len(ends) == 2 else None
+
+
+def bland_altman(
+    true: NDArray[Any],
+    predicted: NDArray[Any],
+    trait: str,
+    unit: str,
+    method: str,
+    look: Look,
+    frame: Frame | None = None,
+) -> Picture:
     """Bland-Altman plot: difference to the truth against the mean of both, bias and 95 % limits as lines."""
     both = np.isfinite(true) & np.isfinite(predicted)
     mean, d = (true[both] + predicted[both]) / 2, predicted[both] - true[both]
     bias, reach = float(d.mean()), 1.96 * float(d.std(ddof=1))
-    shown = np.sort(np.random.default_rng(0).permutation(len(d))[:MOST_POINTS])
-    with _figure(3.4, 2.8) as (figure, (axis,)):
-        axis.plot(mean[shown], d[shown], ".", color=tint, alpha=0.45, markersize=4, rasterized=True)
-        axis.axhline(0, color=BLACK, linewidth=0.8)
-        axis.axhline(bias, color=tint, linewidth=1.8)
+    shown = sample(len(d))
+    with canvas() as (figure, axis):
+        scatter(axis, mean[shown], d[shown], look)
+        axis.axhline(0, color=INK, linewidth=0.8)
+        axis.axhline(bias, color=look.colour, linewidth=2)
         for limit in (bias - reach, bias + reach):
-            axis.axhline(limit, color=tint, linewidth=1.2, linestyle=(0, (4, 2)))
+            axis.axhline(limit, color=look.colour, linewidth=1.2, linestyle=(0, (4, 2)))
         unit = f" ({unit})" if unit else ""
         axis.locator_params(axis="x", nbins=5)
-        axis.set(title=method, xlabel=f"mean {trait}{unit}", ylabel=f"{method} - truth{unit}")
+        axis.set(title=method, xlabel=f"mean of both, {trait}{unit}", ylabel=f"{method} - truth{unit}")
+        if frame:
+            axis.set(xlim=frame.x, ylim=frame.y)
         alt = f"Bland-Altman plot of {trait}, {method} against truth: bias {bias:.3g}, limits {bias - reach:.3g} to "
-        return _svg(figure, f"{alt}{bias + reach:.3g}, {len(d)} matched cells.")
+        data = pd.DataFrame({"truth": true[both][shown], "method": predicted[both][shown]})
+        alt = f"{alt}{bias + reach:.3g}, {len(d)} matched cells."
+        return svg(figure, alt, name=f"bland_altman_{trait}_{method}", data=data)
 
 
 def front(
-    points: Mapping[str, tuple[float, float]], trait: str, on_front: Sequence[str], colour: Mapping[str, str]
+    points: Mapping[str, tuple[float, float]], trait: str, on_front: Sequence[str], looks: Mapping[str, Look]
 ) -> Picture:
     """Draw PQ against the trait fidelity error; methods on the Pareto front have a ring."""
-    with _figure(3.4, 2.7) as (figure, (axis,)):
+    with canvas(WIDTH, 2.7) as (figure, axis):
         for name, (quality, error) in points.items():
-            axis.plot([quality], [error], "o", color=colour[name], markersize=8)
+            look = looks.get(name, NOBODY)
+            axis.plot([quality], [error], look.marker, color=look.colour, markersize=8)
             if name in on_front:
-                axis.plot([quality], [error], "o", mfc="none", color=colour[name], markersize=14)
-            axis.plot([], [], "o", color=colour[name], label=name)
-        axis.legend(fontsize=8, frameon=False)
-        axis.margins(0.2)
+                axis.plot([quality], [error], "o", mfc="none", color=INK, markersize=15, mew=0.9)
+            axis.annotate(name, (quality, error), (0, 10), textcoords="offset points", ha="center", fontsize=7.5)
+        axis.margins(0.28)
         axis.set(xlabel="PQ (higher is better)", ylabel=f"TFE of {trait} (lower is better)")
         told = "; ".join(f"{name} PQ {q:.3f}, TFE {e:.3f}" for name, (q, e) in points.items())
-        return _svg(figure, f"Trait fidelity error of {trait} against PQ: {told}.")
+        rows = [(name, *point, name in on_front) for name, point in points.items()]
+        data = pd.DataFrame(rows, columns=["method", "pq", "tfe", "on_front"])
+        alt = f"Trait fidelity error of {trait} against PQ: {told}."
+        return svg(figure, alt, name=f"pareto_{trait}", data=data)
 
 
-# --- pixels -------------------------------------------------------------------------------------------------------
+# --- for every figure ---------------------------------------------------------------------------------------------
 
 
 def captioned(picture: Picture, caption: str) -> Picture:
@@ -223,94 +351,48 @@ def captioned(picture: Picture, caption: str) -> Picture:
     return replace(picture, caption=caption)
 
 
-def grey(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Stretch a `(Y, X)` image from its 0.5 % to its 99.5 % grey value onto 0..255."""
-    values = np.asarray(image, dtype=float)
-    low, high = np.percentile(values[np.isfinite(values)], [0.5, 99.5]) if values.size else (0.0, 1.0)
-    scaled = (np.nan_to_num(values) - low) / ((high - low) or 1.0)
-    return np.asarray(np.clip(scaled, 0, 1) * 255, dtype=np.uint8)
+def sample(n: int) -> NDArray[np.intp]:
+    """Return which of `n` points a scatter plot shows: all, or `MOST_POINTS` drawn with a fixed seed."""
+    return np.sort(np.random.default_rng(0).permutation(n)[:MOST_POINTS])
 
 
-def outlines(image: NDArray[Any], drawn: Sequence[tuple[NDArray[Any], str]], alt: str, zoom: int = 4) -> Picture:
-    """Draw outlines of label images, each in its colour, over a `(Y, X)` image enlarged `zoom` times."""
-    big = np.repeat(np.repeat(grey(image), zoom, axis=0), zoom, axis=1)
-    canvas = np.repeat(big[:, :, None], 3, axis=2)
-    for labels, tint in drawn:
-        enlarged = np.repeat(np.repeat(labels, zoom, axis=0), zoom, axis=1)
-        canvas[_edges(enlarged, "thick")] = _rgb(tint)
-    return _png(canvas, alt)
-
-
-def confusion(image: NDArray[Any], truth: NDArray[Any], pred: NDArray[Any], alt: str, most: int = 900) -> Picture:
-    """Tint the foreground: found blue, missed yellow, invented vermilion; large frames are thinned to `most` px."""
-    step = max(1, -(-max(image.shape) // most))
-    shade, t, p = grey(image)[::step, ::step], truth[::step, ::step] > 0, pred[::step, ::step] > 0
-    canvas = np.repeat(shade[:, :, None], 3, axis=2).astype(float)
-    for where, tint, strength in ((t & p, BLUE, 0.35), (t & ~p, YELLOW, 0.85), (~t & p, VERMILION, 0.85)):
-        canvas[where] = (1 - strength) * canvas[where] + strength * np.array(_rgb(tint), dtype=float)
-    return _png(canvas.astype(np.uint8), alt)
-
-
-def probability(image: NDArray[Any], foreground: NDArray[Any], truth: NDArray[Any], alt: str, zoom: int = 2) -> Picture:
-    """Show a network's foreground probability (0 black, 1 white) with the truth outlined in orange."""
-    shade = np.asarray(np.clip(np.nan_to_num(foreground), 0, 1) * 255, dtype=np.uint8)
-    shade = shade if shade.shape == image.shape else grey(image)
-    canvas = np.repeat(np.repeat(np.repeat(shade, zoom, 0), zoom, 1)[:, :, None], 3, axis=2)
-    enlarged = np.repeat(np.repeat(truth, zoom, 0), zoom, 1)
-    canvas[_edges(enlarged, "inner")] = _rgb(ORANGE)
-    return _png(canvas, alt)
-
-
-def busiest(truth: NDArray[Any], size: int) -> tuple[slice, slice]:
-    """Return the `size` px window, on a coarse grid, that holds most outline pixels."""
-    edges = _edges(truth, "inner").astype(np.int64)
-    height, width = (min(size, side) for side in truth.shape)
-    total = np.pad(edges.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    step = max(1, size // 4)
-    ys, xs = (np.arange(0, side - window + 1, step) for side, window in zip(truth.shape, (height, width), strict=True))
-    inside = (
-        total[np.ix_(ys + height, xs + width)]
-        - total[np.ix_(ys, xs + width)]
-        - total[np.ix_(ys + height, xs)]
-        + total[np.ix_(ys, xs)]
+def scatter(axis: Axes, x: NDArray[Any], y: NDArray[Any], look: Look) -> None:
+    """Draw points; many as pixels inside the figure."""
+    many = len(x) > MOST_VECTORS
+    axis.plot(
+        x, y, look.marker, color=look.colour, alpha=0.4 if many else 0.6, markersize=3, mew=0, rasterized=many or None
     )
-    row, column = np.unravel_index(int(inside.argmax()), inside.shape)
-    return slice(int(ys[row]), int(ys[row]) + height), slice(int(xs[column]), int(xs[column]) + width)
 
-
-def _edges(labels: NDArray[Any], mode: str) -> NDArray[np.bool_]:
-    from skimage.segmentation import find_boundaries
-
-    return np.asarray(find_boundaries(labels, mode=mode, connectivity=1))
-
-
-def _rgb(tint: str) -> tuple[int, int, int]:
-    return int(tint[1:3], 16), int(tint[3:5], 16), int(tint[5:7], 16)
-
-
-def _png(canvas: NDArray[np.uint8], alt: str) -> Picture:
-    from matplotlib import image
-
-    buffer = io.BytesIO()
-    image.imsave(buffer, canvas, format="png", metadata={"Software": ""})
-    return Picture(_uri("image/png", buffer.getvalue()), alt, width=canvas.shape[1], height=canvas.shape[0])
-
-
-# --- matplotlib ---------------------------------------------------------------------------------------------------
 
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
     "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": "#444444",
+    "axes.unicode_minus": False,
     "svg.hashsalt": "report",
-    "figure.facecolor": "white",
+    "svg.fonttype": "none",
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+    ),
 }
+_DARK = (
+    "@media screen and (prefers-color-scheme: dark) {"
+    + "".join(
+        f'[style*="{what}: {light}"] {{ {what}: {dark} !important }}'
+        for light, dark in ((INK, "#ececec"), (PAPER, "#16181b"))
+        for what in ("fill", "stroke")
+    )
+    + "}"
+)
 
 
 @contextmanager
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> Iterator[tuple[Figure, list[Any]]]:
+def canvas(width: float = WIDTH, height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
     """Yield a figure without a window, `width` x `height` inches, and its axes; no global state is touched."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -319,15 +401,38 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> Ite
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
         FigureCanvasSVG(figure)
-        yield figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+        yield figure, figure.subplots()
 
 
-def _svg(figure: Figure, alt: str, caption: str = "") -> Picture:
+def svg(figure: Figure, alt: str, caption: str = "", name: str = "", data: pd.DataFrame | None = None) -> Picture:
+    """Return a figure as a picture, with the numbers drawn."""
+    from data_io.files import slug
+
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
+    drawn = buffer.getvalue().replace(b"</style>", _DARK.encode() + b"</style>", 1)
     width, height = (int(96 * side) for side in figure.get_size_inches())
-    return Picture(_uri("image/svg+xml", buffer.getvalue()), alt, caption, width, height)
+    return Picture(uri("image/svg+xml", drawn), alt, caption, width, height, slug(name or "figure"), csv(data))
 
 
-def _uri(kind: str, data: bytes) -> str:
+def csv(data: pd.DataFrame | None) -> str:
+    """Return a table as CSV text with 6 significant digits, in which no text is taken for a formula."""
+    from postprocess.export import harmless
+
+    if data is None or not len(data.columns):
+        return ""
+    return str(harmless(data).to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+
+
+def uri(kind: str, data: bytes) -> str:
+    """Return bytes as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _range(values: pd.Series[float]) -> str:
+    known = values.dropna()
+    return f"{known.min():.3g} to {known.max():.3g}" if len(known) else "none"
+
+
+def _many(n: int, noun: str) -> str:
+    return f"1 {noun}" if n == 1 else f"{n} {noun}s"

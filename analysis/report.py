@@ -1,7 +1,8 @@
 """Presentation only: sections of text, tables and pictures to one HTML file.
 
-Everything is escaped by jinja2, nothing is loaded from anywhere, and the content security policy of the page allows
-neither scripts nor remote files: only its own style sheet (by hash) and images inside the page.
+Everything is escaped by jinja2 and nothing is loaded from anywhere: the content security policy of the page allows its
+own style sheet and its own script (each by hash) and images inside the page, no more. The script sorts tables and hands
+out figures and tables as files; without it the page says the same.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import base64
 import hashlib
 import math
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsFloat
 
@@ -61,18 +63,44 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Points:
+    """A list of remarks, each a few bold words and what they mean."""
+
+    points: tuple[tuple[str, str], ...]
+    caption: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Text to be copied into a paper: paragraphs, then its references."""
+
+    paragraphs: tuple[str, ...]
+    references: tuple[str, ...] = ()
+    caption: str = ""
+    folded: bool = False
+
+
+Block = Table | Gallery | Points | Passage
+KINDS = {"table": Table, "gallery": Gallery, "points": Points, "passage": Passage}
+"""What the template calls each kind of block."""
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading with paragraphs, then blocks in order."""
+    """A heading with paragraphs, then blocks in order; `part` groups sections, `short` is its name in the contents."""
 
     anchor: str
     title: str
     paragraphs: tuple[str, ...] = ()
-    blocks: tuple[Table | Gallery, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    part: str = ""
+    short: str = ""
 
 
 @dataclass(frozen=True)
 class Page:
-    """The whole report; `synthetic` puts a banner on top."""
+    """The whole report; `answer` stands under the verdict; `synthetic` puts a banner on top."""
 
     title: str
     subtitle: str
@@ -81,6 +109,12 @@ class Page:
     sections: tuple[Section, ...]
     synthetic: bool = False
     provenance: dict[str, str] = field(default_factory=dict)
+    answer: Table | None = None
+
+    @property
+    def parts(self) -> list[tuple[str, list[Section]]]:
+        """Sections by part, in their order."""
+        return [(name, list(own)) for name, own in groupby(self.sections, lambda section: section.part)]
 
 
 def render(page: Page) -> str:
@@ -88,18 +122,27 @@ def render(page: Page) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    style = (HERE / "report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    from data_io.files import slug
+
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.tests["table"] = lambda block: isinstance(block, Table)
     environment.filters["cell"] = lambda value: value if isinstance(value, Cell) else Cell(str(value))
+    environment.filters["kind"] = lambda block: next(name for name, kind in KINDS.items() if isinstance(block, kind))
+    environment.filters["slug"] = slug
+    environment.filters["csv_uri"] = lambda text: f"data:text/csv;base64,{base64.b64encode(text.encode()).decode()}"
     return environment.get_template("page.html").render(
         page=page,
         style=Markup(style),  # noqa: S704 - our own file, hashed into the policy
-        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        script=Markup(script),  # noqa: S704 - the same
+        policy=f"default-src 'none'; img-src data:; style-src {_hashed(style)}; script-src {_hashed(script)}; "
+        "base-uri 'none'; form-action 'none'",
     )
+
+
+def _hashed(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def number(value: object, digits: int = 3) -> str:

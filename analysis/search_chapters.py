@@ -8,16 +8,14 @@ import numpy as np
 import pandas as pd
 
 from analysis import figures
-from analysis.record import Record, curves, examples, trial_name, varied
-from analysis.report import MISSING, Cell, Gallery, Section, Table, interval, number, shade, significant
+from analysis.record import Record, curves, trial_name, varied
+from analysis.report import MISSING, Block, Cell, Gallery, Section, Table, interval, number, shade, significant
 from analysis.results import or_nan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MOST_NETWORKS = 60
-"""Network outputs shown, the best by validation IoU."""
-
+    from analysis.figures import Look
 
 SCORED_ONCE = "scored once after the choice; nothing chosen from it"
 """Said wherever test scores of many trials stand side by side."""
@@ -58,7 +56,7 @@ def leaderboard_chapter(record: Record) -> Section | None:
         tables.append(Table(f"{target}: candidates", columns, rows, words, LEADERBOARD_NOTE, folded=len(rows) > 15))
         if found.get("sentence"):
             paragraphs.append(f"{target}: {found['sentence']}")
-    return Section("leaderboard", "Leaderboard", tuple(paragraphs), tuple(tables))
+    return Section("leaderboard", "Leaderboard", tuple(paragraphs), tuple(tables), "The search")
 
 
 COSTS = ("million parameters", "training time", "GPU share", "GPU hours")
@@ -136,7 +134,7 @@ def table_1_chapter(record: Record) -> Section | None:
             for row in own.to_dict("records")
         ]
         tables.append(Table(f"{target}: what each cell cost", columns, rows, ("model",), folded=len(rows) > 15))
-    blocks: list[Table | Gallery] = [*tables]
+    blocks: list[Block] = [*tables]
     if pictures:
         blocks.insert(0, Gallery(pictures, f"Test frames, {SCORED_ONCE}. A blank cell was not completed."))
     lead = (
@@ -145,7 +143,8 @@ def table_1_chapter(record: Record) -> Section | None:
         "validation. The training loss is that of the epoch used. Training times compare only at equal GPU shares."
     )
     odd = f" Crops are {int(usual)} px; other sizes are marked." if usual is not None and crops.nunique() > 1 else ""
-    return Section("table-1", "Table 1: architectures and encoders on the test frames", (lead + odd,), tuple(blocks))
+    title = "Table 1: architectures and encoders on the test frames"
+    return Section("table-1", title, (lead + odd,), tuple(blocks), "The search", "Table 1")
 
 
 def completed_cells(trials: pd.DataFrame) -> pd.DataFrame:
@@ -205,44 +204,35 @@ def architecture_chapter(record: Record) -> Section | None:
             "combination carries no interval, so small differences are not findings.",
         ),
         tuple(tables),
+        "The search",
     )
 
 
-def curve_chapter(record: Record, tint: Mapping[str, str]) -> Section | None:
-    """Draw training loss, validation loss and validation IoU of all trials."""
+WANTED = {
+    "train_loss": "training loss",
+    "val_loss": "validation loss",
+    "val_dataset_iou": "validation dataset IoU",
+}
+"""Columns of metrics.csv that are drawn."""
+
+
+def curve_chapter(record: Record, looks: Mapping[str, Look]) -> Section | None:
+    """Draw training loss, validation loss and validation IoU of all trials, a figure per target."""
     found = curves(record)
-    if not found:
+    targets = list(dict.fromkeys(curve.target for curve in found))
+    blocks = []
+    for column, label in WANTED.items():
+        drawn = [figures.learning(found, t, column, label, looks.get(t, figures.NOBODY)) for t in targets]
+        pictures = [picture for picture in drawn if picture]
+        if pictures:
+            blocks.append(Gallery(pictures, f"{label[:1].upper()}{label[1:]}. {figures.LEARNING_LEGEND}"))
+    if not blocks:
         return None
-    wanted = {
-        "train_loss": "training loss",
-        "val_loss": "validation loss",
-        "val_dataset_iou": "validation dataset IoU",
-    }
-    pictures = [
-        figures.learning(found, column, label, tint)
-        for column, label in wanted.items()
-        if any(column in c.table and c.table[column].notna().any() for c in found)
-    ]
-    blocks = tuple(Gallery([picture]) for picture in pictures)
-    lead = "A validation loss that rises while the training loss falls means the network learns its frames by heart."
-    return Section("curves", "Learning curves", (lead,), blocks)
-
-
-def network_gallery(record: Record) -> list[Table | Gallery]:
-    """Show one validation crop of every trial: its foreground probability and the true outlines."""
-    shown = sorted(examples(record), key=lambda e: -or_nan(e.row.get("val_dataset_iou")))[:MOST_NETWORKS]
-    if not shown:
-        return []
-    pictures = []
-    for example in shown:
-        name = f"{example.row['target']}: {trial_name(example.row)}"
-        iou = number(example.row.get("val_dataset_iou"))
-        alt = f"Foreground probability of {name} on a validation crop, truth outlined"
-        picture = figures.probability(example.image, example.foreground, example.truth, alt)
-        pictures.append(figures.captioned(picture, f"{name}, {example.row.get('status', '')}, IoU {iou}"))
-    left_out = f" (the best {MOST_NETWORKS})" if len(shown) == MOST_NETWORKS else ""
-    title = f"Every network's output on a validation crop{left_out}: white is cell, orange the true outline"
-    return [Gallery(pictures, title, folded=True, small=True)]
+    lead = (
+        "A validation loss that rises while the training loss falls means that the network learns its frames by heart. "
+        "Losses compare only within one target and one loss function."
+    )
+    return Section("curves", "Learning curves", (lead,), tuple(blocks), "The search")
 
 
 def history_chapter(record: Record) -> Section | None:
@@ -304,4 +294,4 @@ def history_chapter(record: Record) -> Section | None:
         ("trial", "target", "model", "status", "why it ended"),
         folded=len(rows) > 15,
     )
-    return Section("search", "How the search went", tuple(paragraphs), (table,))
+    return Section("search", "How the search went", tuple(paragraphs), (table,), "The search", "Every trial")

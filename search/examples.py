@@ -6,7 +6,7 @@ import base64
 import re
 from typing import TYPE_CHECKING
 
-from analysis import figures
+from analysis import pixels
 from data_io import files
 from postprocess.export import read_labels
 
@@ -36,10 +36,10 @@ def draw(run_dir: Path, dataset: Dataset, targets: Iterable[str], folder: Path) 
     for target in targets if annotated else ():
         ref = annotated[0]
         truth, found = dataset.labels(ref), read_labels(run_dir, target, ref)
-        window = figures.busiest(truth, SIZE)
+        window = pixels.busiest(truth, SIZE)
         caption = f"{target}: field {ref.field}, frame {ref.frame}; orange annotated, blue predicted"
         lines = [(truth[window], TRUE), (found[window], PREDICTED)]
-        picture = figures.outlines(dataset.image(ref)[0][window], lines, caption, ZOOM)
+        picture = pixels.outlines(dataset.image(ref)[0][window], lines, caption, ZOOM)
         file = folder / f"{target}.png"
         files.write_bytes(file, base64.b64decode(picture.src.split(",", 1)[1]))
         drawn.append((caption, file))

@@ -128,7 +128,7 @@ def test_synthetic_data_is_labelled(page: str, run_folder: Path) -> None:
 
 def test_page_is_closed_and_escaped(page: str) -> None:
     assert "default-src 'none'" in page.replace("&#39;", "'")
-    assert "<script" not in page
+    assert page.count("<script") == 1  # our own
     assert "&lt;script&gt;" in page
     assert "<b>movies</b>" not in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)

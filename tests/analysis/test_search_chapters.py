@@ -101,7 +101,7 @@ def test_the_heat_map_writes_every_value_and_leaves_missing_cells_blank() -> Non
     picture = heat_map(np.array([[0.861, 0.811], [0.872, np.nan]]), ["unet", "pan"], ["r", "v"], "two_class", "IoU")
     assert picture.alt.endswith("from 0.811 to 0.872; highest pan with r.")
     drawn = base64.b64decode(picture.src.partition("base64,")[2]).decode()
-    assert all(f"<!-- {value} -->" in drawn for value in ("0.861", "0.811", "0.872"))
+    assert all(f">{value}</text>" in drawn for value in ("0.861", "0.811", "0.872"))
     assert "nan" not in drawn
 
 
@@ -135,7 +135,7 @@ def test_the_chapters_make_one_escaped_page(tmp_path: Path) -> None:
     odd = replace(record(), folder=tmp_path, trials=TRIALS.replace({"tversky": "<script>"}))
     found = [f(odd) for f in (leaderboard_chapter, table_1_chapter, early_stopping_chapter, history_chapter)]
     page = render(Page("t", "s", (), (), tuple(section for section in found if section)))
-    assert "<script" not in page
+    assert page.count("<script") == 1  # our own
     assert "&lt;script&gt;" in page
 
 

@@ -1,0 +1,129 @@
+"""Pictures of cells: the same crop with every method's outlines, right and wrong pixels, every network's output."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import figures, pixels, scores
+from analysis.record import examples, trial_name
+from analysis.report import Block, Gallery, Section, number
+from analysis.results import Results, or_nan, ordered
+from analysis.samples import TRUTH, Study
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from analysis.figures import Look
+    from analysis.record import Record
+
+CROP = 128
+"""Side of the example crops, px."""
+
+
+MOST_NETWORKS = 40
+"""Network outputs shown, the best of each target first, by validation IoU."""
+
+
+def example_chapter(results: Results, looks: Mapping[str, Look]) -> Section | None:
+    """Show the same crops with the outlines of each method and of the truth."""
+    study = results.study
+    blocks: list[Block] = []
+    if study.image is not None and study.frames and study.labels:
+        blocks.append(_outlines(results, looks))
+    if results.record:
+        blocks += network_gallery(results.record)
+    return Section("examples", "Examples", (), tuple(blocks), "The cells", "Examples") if blocks else None
+
+
+def _outlines(results: Results, looks: Mapping[str, Look]) -> Gallery:
+    study = results.study
+    key = study.frames[-1]
+    image = frame_image(study, key)
+    reference = study.labels[TRUTH if study.has_truth else study.methods[0]](*key)
+    window = pixels.busiest(reference, CROP)
+    where = f"{key[0]}, frame {key[1]}"
+    pictures = []
+    for method in ordered(results):
+        drawn = [(study.labels[method](*key)[window], looks[method].colour)]
+        if study.has_truth:
+            drawn.insert(0, (reference[window], figures.YELLOW))
+        alt = f"Crop of {where} with the outlines drawn by {method}" + (
+            " over those of the truth" if study.has_truth else ""
+        )
+        picture = pixels.outlines(image[window], drawn, alt, name=f"outlines_{method}")
+        pictures.append(figures.captioned(picture, method))
+    legend = [(method, looks[method].colour) for method in ordered(results)]
+    if study.has_truth:
+        legend.append(("truth (visible where the method's outline differs)", figures.YELLOW))
+    at = f"rows {window[0].start} to {window[0].stop}, columns {window[1].start} to {window[1].stop}"
+    caption = f"The crop of {where} with most outline in the reference ({at}); the same for every method."
+    return Gallery(pictures, caption, tuple(legend), wide=True)
+
+
+def overlay_chapter(results: Results) -> Section | None:
+    """Tint found, missed and invented pixels on a whole compared frame, one picture per method."""
+    study = results.study
+    if study.image is None or not study.has_truth or not study.labels or not study.frames:
+        return None
+    key = study.frames[-1]
+    image, truth = frame_image(study, key), study.labels[TRUTH](*key)
+    pictures = []
+    for method in ordered(results):
+        pred = study.labels[method](*key)
+        found = scores.score([scores.frame_counts(truth, pred)])
+        told = f"dataset IoU {number(found['dataset_iou'])}, PQ {number(found['pq_50'])}"
+        alt = f"{method} on {key[0]}, frame {key[1]}: {told}"
+        caption = f"{method}: {told} on this frame"
+        picture = pixels.confusion(image, truth, pred, alt, name=f"pixels_{method}")
+        pictures.append(
+            figures.captioned(replace(picture, data=figures.csv(_right_and_wrong(results, method))), caption)
+        )
+    legend = (
+        ("found (true positive)", pixels.FOUND),
+        ("missed (false negative)", pixels.MISSED),
+        ("invented (false positive)", pixels.INVENTED),
+    )
+    caption = f"{key[0]}, frame {key[1]}. Pixels, not cells: two cells drawn as one look right here and cost F1 and PQ."
+    gallery = Gallery(pictures, caption, legend, wide=True)
+    return Section("overlays", "Right and wrong pixels", (), (gallery,), "The cells", "Right and wrong pixels")
+
+
+def _right_and_wrong(results: Results, method: str) -> pd.DataFrame:
+    """Count found, missed and invented pixels of a method in every compared frame."""
+    rows = [
+        (*key, c.shared, c.truth_px - c.shared, c.pred_px - c.shared)
+        for key, c in zip(results.study.frames, results.counted[method], strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["field", "frame", "found_px", "missed_px", "invented_px"])
+
+
+def network_gallery(record: Record) -> list[Block]:
+    """Show one validation crop of every trial: its foreground probability and the true outlines."""
+    shown = sorted(examples(record), key=lambda e: -or_nan(e.row.get("val_dataset_iou")))[:MOST_NETWORKS]
+    if not shown:
+        return []
+    pictures = []
+    for example in shown:
+        name = f"{example.row['target']}: {trial_name(example.row)}"
+        iou = number(example.row.get("val_dataset_iou"))
+        alt = f"Foreground probability of {name} on a validation crop, truth outlined"
+        picture = pixels.probability(
+            example.image, example.foreground, example.truth, alt, name=f"network_{example.row['trial']}"
+        )
+        pictures.append(figures.captioned(picture, f"{name}, {example.row.get('status', '')}, IoU {iou}"))
+    left_out = f" (the best {MOST_NETWORKS})" if len(shown) == MOST_NETWORKS else ""
+    title = (
+        f"Every network's output on a validation crop{left_out}: white is cell; orange the true outline, blue the "
+        "network's own at probability 0.5"
+    )
+    return [Gallery(pictures, title, folded=True, small=True)]
+
+
+def frame_image(study: Study, key: tuple[str, int]) -> Any:
+    """Return the first channel of a frame, `(Y, X)`; the study must have images."""
+    image = np.asarray(study.image(*key)) if study.image else np.zeros((1, 1))
+    return image[0] if image.ndim == 3 else image
