@@ -2,6 +2,10 @@
 
 matching     one-to-one pairs of cells by IoU
 scores       dataset IoU, F1, PQ, AP with clustered intervals
+boundary     boundary F1, boundary IoU, Hausdorff distance of outlines
+instances    splits, merges, missed and made-up cells; SEG, AJI
+score        the command: `python -m analysis.score PRED TRUTH`
+label_input  label images of any program, frame by frame
 statistics   paired, clustered and independent comparisons
 fidelity     trait fidelity error: what a segmentation does to a measurement
 samples      frames and cells of several methods, read from a run or from loose files
