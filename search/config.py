@@ -327,6 +327,8 @@ class ResourceConfig(Section):
     """Memory of one GPU in gigabytes, where it cannot be asked (another node's); null asks."""
     reference_processes: int = Field(default=1, ge=1, le=64)
     """Processes that train one reference together (DDP), each with a GPU of its own where there are GPUs."""
+    hang_minutes: Positive | None = 180.0
+    """Minutes without a completed epoch after which a trial counts as hung and is started again, once; null never."""
 
     @field_validator("gpus_per_trial")
     @classmethod

@@ -35,6 +35,17 @@ def announce(config: Config, dataset: Dataset, plan: Plan, notes: list[str], run
     )
 
 
+def resumed(plan: Plan, ledger: Ledger) -> str:
+    """Say how far a run had come before."""
+    states = ledger.trials()
+    begun = [trial for trial in plan.trials if trial.id in states and states[trial.id].rows]
+    settled = sum(states[trial.id].status is not None for trial in begun)
+    return (
+        f"resumed {len(begun)} of {len(plan.trials)} trials: {settled} have ended, {len(begun) - settled} go on from "
+        f"their last checkpoint; {ledger.epochs} epochs on record"
+    )
+
+
 def announce_cost(config: Config, dataset: Dataset, plan: Plan) -> None:
     """Say what the trials will cost here."""
     from search.cost import estimate, slots_here

@@ -10,6 +10,7 @@ from pathlib import Path
 from data_io.command_line import Parser
 from data_io.errors import BadInput
 from search.config import TRAITS, Config, dump, load, schema
+from search.ledger import LEDGER
 from search.presets import PRESETS
 from search.single_settings import overrides as single_overrides
 
@@ -51,6 +52,8 @@ class Options:
         Folder of a new run; None takes a numbered one.
     resume
         Folder of the run to go on with.
+    accept_change
+        Go on with a run although its configuration, data or code have changed.
     one_trial, replay
         Train a single trial without Ray; train that of a folder ``RUN/trials/ID`` again.
     allow_insecure_cluster
@@ -66,6 +69,7 @@ class Options:
     resume: Path | None = None
     one_trial: bool = False
     replay: Path | None = None
+    accept_change: bool = False
     dry_run: bool = False
     allow_insecure_cluster: bool = False
     print_config: bool = False
@@ -77,6 +81,11 @@ class Options:
             return load(self.preset, self.file, list(self.overrides))
         file = self.resume / CONFIG_OF_A_RUN
         if not file.is_file():
+            if (self.resume / LEDGER).is_file():
+                raise BadInput(
+                    f"{file}: missing; give the options of the run again with --out {self.resume} instead of --resume: "
+                    "its ledger tells whether they are the same"
+                )
             raise BadInput(f"{self.resume}: no run to resume ({CONFIG_OF_A_RUN} is missing); give the folder of a run")
         return load(None, file, list(self.overrides))
 
@@ -105,6 +114,7 @@ def parse(arguments: list[str] | None = None) -> Options:
         resume=given.resume,
         one_trial=given.one_trial,
         replay=given.replay,
+        accept_change=given.accept_change,
         dry_run=given.dry_run,
         allow_insecure_cluster=given.allow_insecure_cluster,
         print_config=given.print_config,
@@ -129,6 +139,9 @@ def build_parser() -> Parser:
     )
     where.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: a new numbered one)")
     where.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run")
+    where.add_argument(
+        "--accept-change", action="store_true", help="go on although configuration, data or code have changed"
+    )
     where.add_argument(
         "--allow-insecure-cluster", action="store_true", help="use a Ray cluster of several machines without a token"
     )

@@ -10,16 +10,17 @@ from data_io import files
 from data_io.errors import BadInput
 from data_io.location import is_remote
 from data_io.provenance import provenance
-from search.changes import differences
+from search.changes import differences, refusal
 from search.config import Config, config_hash, load
 from search.console import say
+from search.ledger import LEDGER
 from search.options import CONFIG_OF_A_RUN
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from data_io.store import Dataset
-    from search.batches import Banks
+    from search.frames import Banks
     from search.space import Plan
 
 MEMORY = "memory.json"
@@ -27,19 +28,20 @@ RUNS = "runs"
 """Where runs without a name go."""
 
 
-def settled_config(config: Config, run_dir: Path) -> Config:
+def settled_config(config: Config, run_dir: Path, *, accept_change: bool = False) -> Config:
     """Return the configuration to run with; BadInput when the folder holds a run of another one, or something else."""
     stored = run_dir / CONFIG_OF_A_RUN
     if not stored.is_file():
-        if run_dir.is_dir() and any(not _is_ours(path) for path in run_dir.iterdir()):
+        kept = (run_dir / LEDGER).is_file()  # then it knows the configuration
+        if not kept and run_dir.is_dir() and any(not _is_ours(path) for path in run_dir.iterdir()):
             raise BadInput(f"{run_dir}: holds files that are no run; give a new folder with --out")
         return config
     before = load(None, stored, [])
     changed = differences(before, config)
+    if changed and not accept_change:
+        raise BadInput(refusal(run_dir, changed))
     if changed:
-        raise BadInput(
-            f"{run_dir}: was made with another configuration ({'; '.join(changed[:6])}); give a new folder with --out"
-        )
+        return config
     return before.model_copy(
         update={"tracking": config.tracking, "budget": config.budget, "resources": config.resources}
         | {"confirm": config.confirm}
@@ -147,24 +149,27 @@ def make_plan(config: Config, dataset: Dataset, run_dir: Path, *, fetch: bool = 
     return plan(config, dataset.channels, weights=pretraining), notes
 
 
-def decode_frames(config: Config, dataset: Dataset, run_dir: Path, part: str = "", into: Path | None = None) -> Banks:
+def decode_frames(
+    config: Config, dataset: Dataset, run_dir: Path, part: str = "", into: Path | None = None, place: str | None = None
+) -> Banks:
     """Decode training and validation frames once into memory maps that all trials share; `part` keeps folds apart.
 
     Training frames that are larger than the memory given to them are streamed instead; see `data_io.stream`. They go
-    into the cache of the run, or into another folder.
+    into the cache of the run, or into another folder. Nodes that do not see it decode the data set at `place`, by
+    default where it lies.
     """
     from data_io import stream
-    from data_io.crops import FrameBank
-    from search.batches import Banks
+    from search import nodes
+    from search.frames import Banks, Source, decode
 
-    cache = (into or run_dir) / "cache" / part
-    refs = dataset.frames("train")
-    opened = stream.open_frames([dataset], [refs], cache / "train", _memory_for_frames(config, run_dir))
+    memory = _memory_for_frames(config, run_dir)
+    train, val = decode(dataset, memory, (into or run_dir) / "cache" / part)
+    opened = stream.reopen(train)
     if isinstance(opened, stream.FrameStream):
-        size = stream.bank_bytes(dataset, refs) / 1e9
+        size = stream.bank_bytes(dataset, dataset.frames("train")) / 1e9
         say(f"training frames need {size:.3g} GB decoded: streamed, {opened.window} frames of each lane at a time")
-    FrameBank.build(dataset, dataset.frames("val"), cache / "val")
-    return Banks(train=(cache / "train").resolve(), val=(cache / "val").resolve())
+    place = place or str(dataset.path if is_remote(dataset.path) else dataset.path.resolve())
+    return Banks(train, val, Source(nodes.name_of(run_dir), place, dataset.content_hash, config.data.fold, memory))
 
 
 def _memory_for_frames(config: Config, run_dir: Path) -> int:
@@ -179,7 +184,13 @@ def _memory_for_frames(config: Config, run_dir: Path) -> int:
     kept = run_dir / MEMORY
     if not kept.is_file():
         files.write_json(kept, {"bytes_for_decoded_frames": int(stream.SHARE * stream.free_bytes())})
-    return int(json.loads(kept.read_text())["bytes_for_decoded_frames"])
+    try:
+        return int(json.loads(kept.read_text())["bytes_for_decoded_frames"])
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(
+            f"{kept}: damaged; delete it (the memory that is free now then decides whether frames are streamed, which "
+            "may change the order of crops), or set data.memory_gb"
+        ) from None
 
 
 def count_parameters(plan: Plan, dataset: Dataset) -> dict[str, int]:
@@ -227,6 +238,13 @@ def remove_unstarted(run_dir: Path) -> None:
         shutil.rmtree(run_dir, ignore_errors=True)
         if run_dir.parent.name == RUNS and not any(run_dir.parent.iterdir()):
             run_dir.parent.rmdir()
+
+
+def remove_half_written(run_dir: Path) -> None:
+    """Take away what a killed process was writing; only for the one driver that holds the run."""
+    for pattern in (".*.tmp", "trials/*/.*.tmp", "trials/*/checkpoints/*/.*.tmp", "best/*/.*.tmp"):
+        for path in run_dir.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def numbered(parent: Path) -> Path:

@@ -38,6 +38,8 @@ class Queue(Searcher):
         Gives a trial its share of the machine.
     source
         Where further trials come from once `waiting` is empty, None for nowhere.
+    at_once
+        Most trials that Ray gets before one of them has ended; None for as many as it asks for.
     """
 
     def __init__(
@@ -46,18 +48,22 @@ class Queue(Searcher):
         may_start: Callable[[TrialConfig], bool],
         place: Callable[[TrialConfig], TrialConfig],
         source: Source | None = None,
+        at_once: int | None = None,
     ) -> None:
         super().__init__()
         self.waiting = deque(waiting)
         self.may_start = may_start
         self.place = place
         self.source = source
+        self.at_once = at_once
         self.under_way: set[str] = set()
         self.given: dict[str, TrialConfig] = {}
         self.refused = False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Return the next trial's configuration, None while a running one may still come back, else the end."""
+        if self.at_once is not None and len(self.under_way) >= self.at_once:
+            return None
         trial = self._next()
         if trial is None:
             return None if self.under_way else Searcher.FINISHED

@@ -24,11 +24,11 @@ from search import console, destination, prepare, trust
 from search.config import Config, dump
 from search.console import say
 from search.options import CONFIG_OF_A_RUN, parse
-from search.signals import Ended, Signals
+from search.signals import Ended, Halted, Signals
 
 if TYPE_CHECKING:
     from data_io.store import Dataset
-    from search.batches import Banks
+    from search.frames import Banks
     from search.ledger import Ledger
     from search.options import Options
     from search.recorder import Row
@@ -62,12 +62,21 @@ def main(arguments: list[str] | None = None) -> int:
             from search.single import one_trial
 
             return one_trial(config, run_dir)
-        return run(config, run_dir, signals)
+        return run(config, run_dir, signals, accept_change=options.accept_change)
     except Ended as end:
-        begun = (run_dir / CONFIG_OF_A_RUN).is_file() and not options.one_trial
-        how = f"python -m search.run --resume {run_dir}" if begun else f"the same command and --out {run_dir}"
-        print(f"{end}: stopped; go on with: {how}", file=sys.stderr)
+        print(f"{end}: stopped; go on with: {_how_to_go_on(run_dir, options)}", file=sys.stderr)
         return end.code
+    except Exception as fault:
+        if not isinstance(fault, Halted) and not errors.is_disk_full(fault):
+            raise
+        told = fault if isinstance(fault, Halted) else errors.disk_full(fault)
+        print(f"error: {told}; mend that, then go on with: {_how_to_go_on(run_dir, options)}", file=sys.stderr)
+        return errors.PREEMPTED
+
+
+def _how_to_go_on(run_dir: Path, options: Options) -> str:
+    begun = (run_dir / CONFIG_OF_A_RUN).is_file() and not options.one_trial
+    return f"python -m search.run --resume {run_dir}" if begun else f"the same command and --out {run_dir}"
 
 
 def place(options: Options, data: str | None) -> Path | str:
@@ -102,33 +111,36 @@ def dry_run(config: Config) -> int:
     return errors.DONE
 
 
-def run(config: Config, run_dir: Path, signals: Signals) -> int:
+def run(config: Config, run_dir: Path, signals: Signals, *, accept_change: bool = False) -> int:
     """Go the whole way in `run_dir`, skipping what is done; returns the exit code."""
     from search.lock import only_driver
 
     trust.refuse_foreign(run_dir)
-    config = prepare.settled_config(config, run_dir)
+    config = prepare.settled_config(config, run_dir, accept_change=accept_change)
     made = prepare.make_folder(run_dir)
     try:
-        with only_driver(run_dir):
+        with only_driver(run_dir, say):
+            prepare.remove_half_written(run_dir)
             dataset = prepare.prepare_data(config, run_dir)
-            return _go(prepare.resolve(config, dataset), dataset, run_dir, signals)
+            return _go(prepare.resolve(config, dataset), dataset, run_dir, signals, accept_change=accept_change)
     except BadInput:
         if made:
             prepare.remove_unstarted(run_dir)
         raise
 
 
-def _go(config: Config, dataset: Dataset, run_dir: Path, signals: Signals) -> int:
+def _go(config: Config, dataset: Dataset, run_dir: Path, signals: Signals, *, accept_change: bool) -> int:
     """Plan, search, choose, predict, measure, compare; each step is a file the next one reads."""
-    from search import predict
+    from search import changes, predict
     from search.ledger import Ledger
 
     plan, notes = prepare.make_plan(config, dataset, run_dir)
-    files.write_text(run_dir / CONFIG_OF_A_RUN, dump(config))
-    files.write_json(run_dir / predict.RUN_FACTS, prepare.run_facts(config, dataset, run_dir))
-    ledger = Ledger(run_dir / "ledger.jsonl")
+    ledger = Ledger.of_run(run_dir)
     try:
+        accepted = changes.settle(ledger, changes.Made.of(config, dataset), accept=accept_change)
+        notes = [*notes, *ledger.notes, *(f"accepted change: {change}" for change in accepted)]
+        files.write_text(run_dir / CONFIG_OF_A_RUN, dump(config))
+        files.write_json(run_dir / predict.RUN_FACTS, prepare.run_facts(config, dataset, run_dir))
         plan = train(config, plan, dataset, run_dir, ledger, notes, signals)
         facts, failed = hand_on(config, plan, dataset, run_dir, ledger, notes, signals)
     finally:
@@ -166,6 +178,8 @@ def train(
 
     plan = with_runs_of_winner(config, with_proposed(plan, ledger), ledger)
     console.announce(config, dataset, plan, notes, run_dir)
+    if ledger.epochs:
+        say(console.resumed(plan, ledger))
     if not needs_training(config, plan, ledger):
         say("search: finished before, nothing to train")
         return plan
@@ -191,6 +205,7 @@ def _train(
     config: Config, plan: Plan, banks: Banks, run_dir: Path, ledger: Ledger, channels: int, signals: Signals
 ) -> Plan:
     """Search in one go: the plan and what Optuna proposes, then the references of the winner."""
+    from cluster.watch import watched
     from search.progress import Display
     from search.proposed import Proposed, with_proposed
     from search.shares import measured
@@ -209,7 +224,11 @@ def _train(
     shown = description(name, plan.possible(), continuous=config.space.continuous)
     tracker = make_tracker(config.tracking, run_dir, name, shown)
     try:
-        with signals.patiently(), Display(plan.trials, settled, config.budget.minutes) as display:
+        with (
+            watched(partial(ray_is_lost, run_dir)),
+            signals.patiently(),
+            Display(plan.trials, settled, config.budget.minutes) as display,
+        ):
             watchers: list[Watcher] = [display, Tracking(tracker), advised]
             search(config, plan, banks, run_dir, ledger, watchers, shares, advised, interrupted)
             extended = with_runs_of_winner(config, with_proposed(plan, ledger), ledger)
@@ -225,6 +244,7 @@ def _train_again(
 ) -> None:
     """Train the runs that confirm the choice, to their end, whatever the budget of the search was."""
     from cluster.start import start_ray, stop_ray
+    from cluster.watch import watched
     from search.config import BudgetConfig
     from search.progress import Display
     from search.shares import measured
@@ -235,10 +255,24 @@ def _train_again(
     signals.install()
     try:
         shares = measured(config, plan.trials, channels, ledger, say)
-        with signals.patiently(), Display(plan.trials, {}, None) as display:
+        with (
+            watched(partial(ray_is_lost, run_dir)),
+            signals.patiently(),
+            Display(plan.trials, {}, None) as display,
+        ):
             search(config, plan, banks, run_dir, ledger, [display], shares, None, lambda: signals.received is not None)
     finally:
         stop_ray()
+
+
+def ray_is_lost(run_dir: Path, which: str) -> None:
+    """End this process: without Ray's own it would wait for ever; what was done is on disk."""
+    from cluster.watch import end_session
+
+    how = f"python -m search.run --resume {run_dir}"
+    print(f"error: Ray on this machine has died ({which}); go on with: {how}", file=sys.stderr, flush=True)
+    end_session()
+    os._exit(errors.PREEMPTED)
 
 
 class Tracking:

@@ -1,24 +1,27 @@
 """Ray's view of early stopping: every result goes to the ledger first, then `search.asha` judges it.
 
 Trials are compared within one target only. References are never stopped and enter no rung. A result that is no finite
-number ends its trial and enters no rung. A trial that ran out of memory comes back once, with more of it. The brackets
-are rebuilt from the ledger, never from Ray's own state.
+number ends its trial and enters no rung. A trial that ran out of memory comes back once, with more of it; one that
+failed, hung or lost its process comes back as often as `TRIES` says. The brackets are rebuilt from the ledger, never
+from Ray's own state.
 """
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ray.tune.schedulers import FIFOScheduler
 
+from data_io import files
+from data_io.errors import disk_full, is_disk_full
 from search.asha import CONTINUE, Bracket, Decision, has_diverged
 from search.ledger import Ledger, TrialState
 from search.recorder import COLUMNS, Row
 from search.resources import after_out_of_memory
 from search.space import TrialConfig
-from search.worker import OUT_OF_MEMORY
+from search.watchdog import has_hung
+from search.worker import DISK_FULL, ERROR, OUT_OF_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +30,20 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
     from search.config import ScheduleConfig
+
+
+TRIES = {"error": 1, "hang": 1, "memory": 3, "death": 3}
+"""How often a trial comes again, by what ended it, before it has completed another epoch."""
+WORDS = {
+    "error": "failed",
+    "hang": "HUNG: no epoch within resources.hang_minutes",
+    "memory": "the memory of the node ran out and Ray ended its process",
+    "death": "its process died",
+}
+NO_MEMORY = ("NODE_OUT_OF_MEMORY", "running low on memory", "memory pressure")
+"""What Ray says of a process that its memory monitor ended."""
+TRACEBACK = "error.txt"
+"""In the folder of a trial that failed: the traceback, or what Ray knows of the death of its process."""
 
 
 class Watcher(Protocol):
@@ -76,6 +93,22 @@ def has_come_back(ledger: Ledger, trial: str) -> bool:
     return any(event["event"] == "oom" and event["trial"] == trial for event in ledger.events)
 
 
+def may_come_again(ledger: Ledger, trial: str, cause: str) -> bool:
+    """Whether a trial gets another try, by how often `cause` ended it since its last completed epoch."""
+    used = 0
+    for event in ledger.events:
+        if event["trial"] == trial:
+            used = 0 if event["event"] == "epoch" else used + (event["event"] == "retry" and event["cause"] == cause)
+    return used < TRIES[cause]
+
+
+def cause_of_death(told: str, folder: Path) -> str:
+    """Return what ended the process of a trial, by what Ray told of it and what the process left: a key of `TRIES`."""
+    if has_hung(folder):
+        return "hang"
+    return "memory" if any(words in told for words in NO_MEMORY) else "death"
+
+
 def is_diverged(row: Row) -> bool:
     """Whether the rung metric or the training loss of a row is no finite number."""
     return has_diverged(row.get("rung_metric")) or has_diverged(row.get("train_loss"))
@@ -94,6 +127,13 @@ class LedgerScheduler(FIFOScheduler):
         Says why the search must end now (wall clock, epochs), None while it may go on.
     put_back
         Lets a trial come again.
+    note
+        Where it is said that a trial comes again.
+
+    Attributes
+    ----------
+    halted
+        Why the search cannot go on here (a full disk), None while it can.
     """
 
     def __init__(
@@ -103,32 +143,51 @@ class LedgerScheduler(FIFOScheduler):
         watchers: list[Watcher],
         out_of_budget: Callable[[], str | None],
         put_back: Callable[[TrialConfig], None],
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.note = note
+        self.halted: str | None = None
+        self.given_up: set[str] = set()
         self.put_back = put_back
         self.ledger = ledger
         self.judge = judge
         self.watchers = watchers
         self.out_of_budget = out_of_budget
-        self.started = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Ray pickles the scheduler, but what it saves is never read back."""
         return {}
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
-        """Record that the trial is in the search (again)."""
+        """Record that the trial is in the search (again); end one that Ray would try once more than it may."""
         config = self._config(trial)
+        if config.id in self.given_up:
+            tune_controller.stop_trial(trial)
+            return
         self.ledger.append("start", config.id)
         for watcher in self.watchers:
             watcher.started(config)
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
-        """Record an epoch, then decide."""
+        """Record an epoch, then decide; a full disk ends the search, not the trial."""
         config = self._config(trial)
-        if OUT_OF_MEMORY in result:
-            return self._once_more(config, str(result[OUT_OF_MEMORY]))
-        row: Row = {column: result.get(column) for column in COLUMNS}
+        try:
+            if DISK_FULL in result:
+                self.halted = str(result[DISK_FULL])
+                return str(self.STOP)
+            if OUT_OF_MEMORY in result:
+                return self._once_more(config, str(result[OUT_OF_MEMORY]))
+            if ERROR in result:
+                return self._failed(config, str(result[ERROR]))
+            return self._epoch(config, {column: result.get(column) for column in COLUMNS})
+        except OSError as fault:
+            if not is_disk_full(fault):
+                raise
+            self.halted = str(disk_full(fault))
+            return str(self.STOP)
+
+    def _epoch(self, config: TrialConfig, row: Row) -> str:
         if self.ledger.epoch(config.id, row | {"gpus": config.gpus * config.processes}):
             for watcher in self.watchers:
                 watcher.epoch(config, row)
@@ -159,24 +218,56 @@ class LedgerScheduler(FIFOScheduler):
         return trial
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        """Record a trial that failed for good; Ray calls this for one it will try again as well."""
-        if trial.should_recover():
-            return
-        error = Path(trial.error_file) if trial.error_file else None
-        lines = error.read_text().strip().splitlines() if error and error.exists() else ["its process died"]
-        self._end(self._config(trial), "fail", "failed", lines[-1][:500], traceback="\n".join(lines)[-20_000:])
+        """Record that a trial's process died; Ray starts it again, unless that happens too often."""
+        config = self._config(trial)
+        file = Path(trial.error_file) if trial.error_file else None
+        told = file.read_text().rpartition("Failure # ")[2] if file and file.exists() else "its process died"
+        cause = cause_of_death(told, self._folder(config))
+        if not self._may_come_again(config, cause, _first_sentence(told)):
+            self.given_up.add(config.id)
+            self._fail(config, cause, _first_sentence(told), told)
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
-        """Record a trial that had nothing left to do (its last epoch was reported before an interruption)."""
+        """Record a trial that returned without being told to; one that is put back or halted has not ended."""
+        if self.halted or {OUT_OF_MEMORY, ERROR, DISK_FULL} & result.keys():
+            return
         config = self._config(trial)
-        if self.ledger.trials().get(config.id, TrialState()).status is None:
-            self._end(config, "complete", "completed", "")
+        state = self.ledger.trials().get(config.id, TrialState())
+        if state.status is None:
+            done = max(state.rows, default=0)
+            self._fail(config, "error", f"it ended after {done} of {config.epochs} epochs", "")
+
+    def _failed(self, config: TrialConfig, trace: str) -> str:
+        """Put a trial back that raised an error, or end it."""
+        reason = trace.strip().splitlines()[-1]
+        if self._may_come_again(config, "error", reason):
+            self.put_back(config)
+            return str(self.STOP)
+        return self._fail(config, "error", reason, trace)
+
+    def _may_come_again(self, config: TrialConfig, cause: str, reason: str) -> bool:
+        if not may_come_again(self.ledger, config.id, cause):
+            return False
+        self.ledger.append("retry", config.id, cause=cause, reason=reason[:500])
+        self.note(f"note: {config.id}: {WORDS[cause]} ({reason[:200]}); it goes on from its last checkpoint")
+        return True
+
+    def _fail(self, config: TrialConfig, cause: str, reason: str, trace: str) -> str:
+        """End a trial that failed once too often; the traceback becomes a file of its folder."""
+        folder = self._folder(config)
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_text(folder / TRACEBACK, f"{WORDS[cause]}: {reason}\n\n{trace}\n")
+        told = reason if cause == "error" else f"{WORDS[cause]} ({reason})"
+        return self._end(config, "fail", "failed", told[:500], cause=cause, traceback=trace[-20_000:])
+
+    def _folder(self, config: TrialConfig) -> Path:
+        return self.ledger.path.parent / "trials" / config.id
 
     def _once_more(self, config: TrialConfig, error: str) -> str:
         """Put a trial back that ran out of memory, with a larger share of the GPU or fewer crops at once."""
         again = after_out_of_memory(config.gpus, config.micro, config.train.batch // config.processes)
         if again is None or has_come_back(self.ledger, config.id):
-            return self._end(config, "fail", "failed", f"out of memory: {error}"[:500])
+            return self._fail(config, "error", f"out of memory: {error}", error)
         share, micro = again
         self.ledger.append("oom", config.id, share=config.gpus, micro=config.micro, next_share=share, next_micro=micro)
         self.put_back(config.model_copy(update={"gpus": share, "micro": micro}))
@@ -191,3 +282,9 @@ class LedgerScheduler(FIFOScheduler):
     @staticmethod
     def _config(trial: Trial) -> TrialConfig:
         return TrialConfig.model_validate(trial.config["trial"])
+
+
+def _first_sentence(told: str) -> str:
+    """Return the line of Ray's account that says what happened; the one before it is a heading."""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    return next((line for line in lines[1:] if not line.endswith(":")), "its process died")

@@ -25,6 +25,10 @@ class Ended(BaseException):
         self.code = CODES[signal.Signals(number)]
 
 
+class Halted(Exception):
+    """The search cannot go on on this machine, for the reason that is its text; what was done is on disk."""
+
+
 class Signals:
     """What the process was asked; use `patiently` around work that ends by itself when `received` is set."""
 

@@ -9,19 +9,24 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray.tune import PlacementGroupFactory
 
+from search import checkpoints
+from search.changes import MADE_WITH
 from search.proposed import proposals_left
 from search.queue import Queue
+from search.recorder import COLUMNS, rows_until
 from search.scheduler import Judge, LedgerScheduler, Watcher
+from search.signals import Halted
 from search.worker import Train, train_network, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from search.batches import Banks
     from search.config import Config
+    from search.frames import Banks
     from search.ledger import Ledger
     from search.proposed import Proposed
     from search.shares import Shares
@@ -53,28 +58,67 @@ def search(
     interrupted: Callable[[], bool] = lambda: False,
     *,
     train: Train = train_network,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Train every trial of the plan that the ledger does not know to be settled, and those that `source` proposes.
 
     Ray must have been started. Returns when all trials have ended, the budget is spent or `interrupted` says so; what
-    happened stands in `ledger`. `train` is what each trial does in its Ray actor.
+    happened stands in `ledger`. `train` is what each trial does in its Ray actor; `say` gets notes for the user.
+
+    Raises
+    ------
+    Halted
+        When the search cannot go on here, because a disk is full.
     """
+    if taken := take_over(ledger, _waiting(plan, ledger), run_dir):
+        say(f"note: {taken} epochs that the ledger lacked were read from the trials' own records")
     judge = Judge(plan.trials, config.schedule)
     decided = judge.replay(ledger)
     _settle_interrupted(ledger, plan, decided)
     budget = Budget(config, ledger)
     proposes = source if config.space.mode == "optuna" else None
-    queue = Queue(_waiting(plan, ledger), budget.may_start, shares.place, proposes)
+    waiting = _waiting(plan, ledger)
+    alone = one_at_a_time([shares.place(trial) for trial in waiting], ray.cluster_resources())
+    queue = Queue(waiting, budget.may_start, shares.place, proposes, 1 if alone else None)
     ledger.append(SITTING, "", host=socket.gethostname(), pid=os.getpid())
-    scheduler = LedgerScheduler(ledger, judge, [*watchers, queue], budget.spent, queue.put_back)
-    trainable = partial(work, train=train, banks=banks, run_dir=run_dir)
-    _tune(trainable, queue, run_dir, scheduler, lambda: interrupted() or budget.spent() is not None)
+    scheduler = LedgerScheduler(ledger, judge, [*watchers, queue], budget.spent, queue.put_back, say)
+    minutes = config.resources.hang_minutes
+    hang_seconds = None if minutes is None else 60 * minutes
+    trainable = partial(work, train=train, banks=banks, run_dir=run_dir, hang_seconds=hang_seconds)
+    _tune(trainable, queue, run_dir, scheduler, lambda: bool(interrupted() or scheduler.halted or budget.spent()))
+    if scheduler.halted:
+        raise Halted(scheduler.halted)
     if interrupted():
         return
     if reason := budget.spent():
         end_by_budget(ledger, list(queue.given.values()), reason, watchers)
     if reason or queue.refused:
         ledger.append("end", "", budget=config.budget.model_dump(), elapsed=budget.elapsed())
+
+
+def one_at_a_time(trials: list[TrialConfig], machine: dict[str, float]) -> bool:
+    """Whether no two of the trials, as they are placed, fit the machine together.
+
+    Ray then gets one after the other, so that they keep their order even where one comes again.
+    """
+    cpus = min((trial.cpus * trial.processes for trial in trials), default=0.0)
+    gpus = min((trial.gpus * trial.processes for trial in trials), default=0.0)
+    return 2 * cpus > machine.get("CPU", 0.0) or 2 * gpus > machine.get("GPU", 0.0)
+
+
+def take_over(ledger: Ledger, trials: list[TrialConfig], run_dir: Path) -> int:
+    """Write the epochs into the ledger that it lacks, up to each trial's newest checkpoint; return how many.
+
+    After a kill that is at most the last epoch of a trial; after the loss of a part of the ledger it may be more.
+    """
+    taken = 0
+    for trial in trials:
+        folder = run_dir / "trials" / trial.id
+        newest = checkpoints.newest(folder / "checkpoints")
+        if newest is not None:
+            rows = rows_until(checkpoints.epoch_of(newest), newest, folder)
+            taken += sum(ledger.epoch(trial.id, {column: row[column] for column in COLUMNS}) for row in rows)
+    return taken
 
 
 def _waiting(plan: Plan, ledger: Ledger) -> list[TrialConfig]:
@@ -155,6 +199,8 @@ def elapsed_before(ledger: Ledger) -> float:
     """Wall clock of earlier sittings in seconds: from each start of a search to its last event."""
     total, first, last = 0.0, 0.0, 0.0
     for event in ledger.events:
+        if event["event"] == MADE_WITH:  # before a sitting
+            continue
         if event["event"] == SITTING:
             total, first = total + (last - first), event["time"]
         last = event["time"]
@@ -185,7 +231,7 @@ def _tune(
         run_config=tune.RunConfig(
             name="search",
             storage_path=str(scratch.resolve()),
-            failure_config=tune.FailureConfig(max_failures=1),
+            failure_config=tune.FailureConfig(max_failures=-1),  # the scheduler counts
             stop=_stopper(over),
             verbose=0,
         ),

@@ -6,20 +6,28 @@ What trains is a parameter of the search (`Train`); networks and their libraries
 from __future__ import annotations
 
 import gc
+import sys
+import traceback
 from typing import TYPE_CHECKING, Any, Protocol
 
+from data_io.errors import disk_full, is_disk_full
 from search.space import TrialConfig
+from search.watchdog import Watchdog
 from search.weights import FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from search.batches import Banks
+    from search.frames import Banks
     from search.recorder import Row
 
 OUT_OF_MEMORY = "out_of_memory"
 """Key of a result that is no epoch: the trial could not get the memory it asked for, in the words of the value."""
+DISK_FULL = "disk_full"
+"""Key of a result that is no epoch: a disk has no room for what the trial writes; path and bytes are the value."""
+ERROR = "error"
+"""Key of a result that is no epoch: the trial failed with the traceback that is the value."""
 
 
 class Train(Protocol):
@@ -47,26 +55,44 @@ def train_network(
     train(trial, banks, folder, report, encoders)
 
 
-def work(config: dict[str, Any], *, train: Train, banks: Banks, run_dir: Path) -> None:
-    """Run one trial inside a Ray actor; a lack of memory is reported, everything else that fails is raised."""
+def work(
+    config: dict[str, Any], *, train: Train, banks: Banks, run_dir: Path, hang_seconds: float | None = None
+) -> None:
+    """Run one trial inside a Ray actor; what fails is reported, a process that completes no epoch for long ends."""
     from ray import tune
 
     trial = TrialConfig.model_validate(config["trial"])
-    try:
-        train(trial, banks.of_fold(trial.fold), run_dir / "trials" / trial.id, tune.report, run_dir / FOLDER)
-        return
-    except Exception as error:
-        from search.resources import is_out_of_memory
+    folder = run_dir / "trials" / trial.id
+    with Watchdog(hang_seconds, folder) as watchdog:
 
-        if not is_out_of_memory(error):
-            raise
-        lack = f"{type(error).__name__}: {error}".splitlines()[0]
+        def report(row: Row) -> None:
+            watchdog.rest()
+            tune.report(row)
+            watchdog.wake()
+
+        try:
+            train(trial, banks.of_fold(trial.fold), folder, report, run_dir / FOLDER)
+            return
+        except Exception as error:
+            failure = what_failed(error)
     _give_back_memory()
-    tune.report({OUT_OF_MEMORY: lack})
+    tune.report(failure)
+
+
+def what_failed(error: Exception) -> dict[str, str]:
+    """Return the result that tells the driver of an error."""
+    from search.resources import is_out_of_memory
+
+    if is_disk_full(error):
+        return {DISK_FULL: str(disk_full(error))}
+    if is_out_of_memory(error):
+        return {OUT_OF_MEMORY: f"{type(error).__name__}: {error}".splitlines()[0]}
+    return {ERROR: "".join(traceback.format_exception(error))}
 
 
 def _give_back_memory() -> None:
-    import torch
-
     gc.collect()
-    torch.cuda.empty_cache()
+    if "torch" in sys.modules:
+        import torch
+
+        torch.cuda.empty_cache()

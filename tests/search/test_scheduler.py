@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +18,8 @@ from search.ledger import Ledger
 from search.recorder import COLUMNS
 from search.scheduler import Judge, LedgerScheduler
 from search.space import Plan, TrialConfig, plan
-from search.tuning import SETTLED, Budget, end_by_budget, needs_training
+from search.tuning import SETTLED, Budget, end_by_budget, needs_training, one_at_a_time
+from search.worker import DISK_FULL, ERROR
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,17 +123,79 @@ def test_the_rungs_rebuilt_from_the_ledger_are_those_that_decided(tmp_path: Path
     assert again.brackets["two_class"].recorded == judge.judge.brackets["two_class"].recorded
 
 
-def test_a_failed_trial_keeps_its_last_line_and_is_only_then_settled(tmp_path: Path) -> None:
-    judge, _ = scheduler(tmp_path)
+def test_a_trial_that_fails_comes_again_once_and_then_keeps_its_traceback(tmp_path: Path) -> None:
+    judge, watching = scheduler(tmp_path)
     trial = of_target("star")[0]
-    error = tmp_path / "error.txt"
-    error.write_text("Traceback\n  somewhere\nRuntimeError: no such layer\n")
-    judge.on_trial_error(None, ray_trial(trial, should_recover=lambda: True, error_file=str(error)))  # type: ignore[arg-type]
-    assert trial.id not in judge.ledger.trials()
-    judge.on_trial_error(None, ray_trial(trial, should_recover=lambda: False, error_file=str(error)))  # type: ignore[arg-type]
+    failed = {ERROR: "Traceback\n  somewhere\nRuntimeError: no such layer\n"}
+    assert judge.on_trial_result(None, ray_trial(trial), failed) == TrialScheduler.STOP  # type: ignore[arg-type]
+    judge.on_trial_complete(None, ray_trial(trial), failed)  # type: ignore[arg-type]
+    assert judge.ledger.trials()[trial.id].status is None
+    assert watching.seen == [("back", trial.id)]
+    assert judge.on_trial_result(None, ray_trial(trial), failed) == TrialScheduler.STOP  # type: ignore[arg-type]
     state = judge.ledger.trials()[trial.id]
     assert (state.status, state.ending["reason"]) == ("failed", "RuntimeError: no such layer")
     assert "somewhere" in state.ending["traceback"]
+    assert "somewhere" in (tmp_path / "trials" / trial.id / "error.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("told", "hung", "cause", "tries", "words"),
+    [
+        ("Failure # 1 (occurred at x)\nThe actor died unexpectedly.\n", False, "death", 3, "its process died"),
+        ("Failure # 1\nWorker exit type: NODE_OUT_OF_MEMORY\n", False, "memory", 3, "memory of the node ran out"),
+        ("Failure # 1\nThe actor died unexpectedly.\n", True, "hang", 1, "HUNG"),
+    ],
+)
+def test_a_trial_whose_process_dies_comes_again_until_it_gets_no_further(
+    told: str, hung: bool, cause: str, tries: int, words: str, tmp_path: Path
+) -> None:
+    judge, watching = scheduler(tmp_path)
+    trial = of_target("star")[0]
+    error = tmp_path / "error.txt"
+    error.write_text(told)
+    if hung:
+        (tmp_path / "trials" / trial.id).mkdir(parents=True)
+        (tmp_path / "trials" / trial.id / "hung.txt").write_text("Timeout!")
+    stopped = []
+    controller: Any = SimpleNamespace(stop_trial=lambda stopping: stopped.append(stopping.trial_id))
+    dead = ray_trial(trial, error_file=str(error))
+
+    def die(times: int) -> None:
+        for _ in range(times):
+            judge.on_trial_error(controller, dead)
+            judge.on_trial_add(controller, dead)
+
+    die(tries)
+    judge.ledger.epoch(trial.id, row(1, 0.5))
+    die(tries)
+    assert not stopped
+    assert judge.ledger.trials()[trial.id].status is None
+    die(1)
+    assert stopped == [trial.id]
+    state = judge.ledger.trials()[trial.id]
+    assert (state.status, state.ending["cause"]) == ("failed", cause)
+    assert words in state.ending["reason"]
+    assert watching.seen[-1] == ("failed", trial.id)
+
+
+def test_a_full_disk_ends_the_search_and_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge, _ = scheduler(tmp_path)
+    trial, other = of_target("star")[:2]
+    full = {DISK_FULL: "/run: the disk is full (3 bytes free, 10 needed)"}
+    assert judge.on_trial_result(None, ray_trial(trial), full) == TrialScheduler.STOP  # type: ignore[arg-type]
+    judge.on_trial_complete(None, ray_trial(trial), full)  # type: ignore[arg-type]
+    assert judge.halted == full[DISK_FULL]
+    assert trial.id not in judge.ledger.trials()
+
+    def no_space(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    judge.halted = None
+    assert judge.on_trial_result(None, ray_trial(other), row(1, 0.5)) == TrialScheduler.STOP  # type: ignore[arg-type]
+    assert re.fullmatch(r".*ledger\.jsonl: the disk is full \(\d+ bytes free, \d+ needed\)", str(judge.halted))
+    monkeypatch.undo()
+    assert other.id not in Ledger(tmp_path / "ledger.jsonl").trials(), "a line that found no room is taken back"
 
 
 def test_a_spent_budget_ends_running_trials_and_starts_no_more(tmp_path: Path) -> None:
@@ -207,3 +273,12 @@ def test_the_gpus_of_all_processes_of_a_trial_are_counted(tmp_path: Path) -> Non
     reference = next(t for t in PLAN.trials if t.reference).model_copy(update={"gpus": 1.0, "processes": 4})
     judge.on_trial_result(None, ray_trial(reference), row(1, 0.5))  # type: ignore[arg-type]
     assert judge.ledger.trials()[reference.id].rows[1]["gpus"] == 4.0
+
+
+def test_trials_of_which_no_two_fit_the_machine_come_one_at_a_time() -> None:
+    trial = PLAN.trials[0].model_copy(update={"cpus": 1.0, "gpus": 0.0})
+    assert one_at_a_time([trial], {"CPU": 1.0})
+    assert not one_at_a_time([trial, trial], {"CPU": 2.0})
+    large = trial.model_copy(update={"gpus": 0.6})
+    assert one_at_a_time([large], {"CPU": 8.0, "GPU": 1.0})
+    assert not one_at_a_time([large, large.model_copy(update={"gpus": 0.3})], {"CPU": 8.0, "GPU": 1.0})
