@@ -15,7 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from search.recorder import Row
+    from search.metrics import Row
     from search.space import TrialConfig
 
 LOG_EVERY = 15.0

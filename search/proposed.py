@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from search.config import Config
     from search.ledger import Ledger
-    from search.recorder import Row
+    from search.metrics import Row
     from search.space import Cell, Setting
 
 

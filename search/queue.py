@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from search.recorder import Row
+    from search.metrics import Row
     from search.space import TrialConfig
 
 

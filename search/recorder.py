@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import os
@@ -19,6 +18,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from data_io import files
 from search import checkpoints, targets
 from search.asha import has_diverged
+from search.metrics import COLUMNS, Row, best_row, write_metrics
 from search.module import SegmentationModule
 
 if TYPE_CHECKING:
@@ -28,19 +28,6 @@ if TYPE_CHECKING:
     from search.batches import Batch
     from search.space import TrialConfig
 
-Row = dict[str, Any]
-
-COLUMNS = (
-    "epoch",
-    "train_loss",
-    "val_loss",
-    "val_dataset_iou",
-    "val_per_image_iou",
-    "rung_metric",
-    "learning_rate",
-    "seconds",
-    "memory_mb",
-)
 EXAMPLES = 4
 """Validation crops kept in examples.npz."""
 
@@ -125,11 +112,6 @@ class WholeFiles(TorchCheckpointIO):
         files.write_bytes(path, buffer.getvalue())
 
 
-def best_row(rows: list[Row]) -> Row:
-    """Row with the highest finite rung metric, the earliest of equals."""
-    return max(rows, key=lambda r: (r["rung_metric"] if math.isfinite(r["rung_metric"]) else -math.inf, -r["epoch"]))
-
-
 def save_examples(path: Path, module: SegmentationModule, batches: list[Batch]) -> None:
     """Write the first validation crops with their foreground probability: image, truth, foreground ``(N, Y, X)``."""
     images, _, labels = batches[0]
@@ -159,27 +141,3 @@ def memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e6
     resident = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     return int(resident) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def read_metrics(path: Path) -> list[Row]:
-    """Rows of a metrics.csv, none where it is missing."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        rows = [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-        return [dict.fromkeys(COLUMNS, math.nan) | row for row in rows]  # what older runs did not record is NaN
-
-
-def rows_until(epoch: int, checkpoint: Path, folder: Path) -> list[Row]:
-    """Rows up to the epoch of a checkpoint: its own, or of an older run those of the trial's metrics.csv."""
-    own = checkpoint / checkpoints.METRICS
-    return [row for row in read_metrics(own if own.exists() else folder / "metrics.csv") if row["epoch"] <= epoch]
-
-
-def write_metrics(path: Path, rows: list[Row]) -> None:
-    """Write metrics.csv whole and atomically."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write_text(path, text.getvalue())

@@ -16,7 +16,7 @@ from search import pareto
 from search.asha import Bracket
 from search.config import config_hash
 from search.confirm import spread
-from search.recorder import best_row
+from search.metrics import best_row
 from search.tuning import elapsed_before
 
 if TYPE_CHECKING:

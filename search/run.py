@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from data_io.store import Dataset
     from search.frames import Banks
     from search.ledger import Ledger
+    from search.metrics import Row
     from search.options import Options
-    from search.recorder import Row
     from search.scheduler import Watcher
     from search.space import Plan, TrialConfig
 

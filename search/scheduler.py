@@ -17,7 +17,7 @@ from data_io import files
 from data_io.errors import disk_full, is_disk_full
 from search.asha import CONTINUE, Bracket, Decision, has_diverged
 from search.ledger import Ledger, TrialState
-from search.recorder import COLUMNS, Row
+from search.metrics import COLUMNS, Row
 from search.resources import after_out_of_memory
 from search.space import TrialConfig
 from search.watchdog import has_hung

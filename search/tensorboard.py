@@ -13,7 +13,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from data_io.secrecy import without_secrets
-from search.recorder import read_metrics
+from search.metrics import read_metrics
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,9 @@ from ray.tune import PlacementGroupFactory
 
 from search import checkpoints
 from search.changes import MADE_WITH
+from search.metrics import COLUMNS, rows_until
 from search.proposed import proposals_left
 from search.queue import Queue
-from search.recorder import COLUMNS, rows_until
 from search.scheduler import Judge, LedgerScheduler, Watcher
 from search.signals import Halted
 from search.worker import Train, train_network, work

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from search.recorder import best_row
+from search.metrics import best_row
 from search.space import Plan, TrialConfig, of_winner
 
 if TYPE_CHECKING:

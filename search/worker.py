@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from search.frames import Banks
-    from search.recorder import Row
+    from search.metrics import Row
 
 OUT_OF_MEMORY = "out_of_memory"
 """Key of a result that is no epoch: the trial could not get the memory it asked for, in the words of the value."""

@@ -9,8 +9,8 @@ import pytest
 
 from search.config import load
 from search.feasibility import Feasibility
+from search.metrics import COLUMNS
 from search.progress import Display
-from search.recorder import COLUMNS
 from search.space import Plan, TrialConfig, plan
 
 CONFIG = load(

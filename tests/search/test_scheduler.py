@@ -15,7 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 from search.config import load
 from search.feasibility import Feasibility
 from search.ledger import Ledger
-from search.recorder import COLUMNS
+from search.metrics import COLUMNS
 from search.scheduler import Judge, LedgerScheduler
 from search.space import Plan, TrialConfig, plan
 from search.tuning import SETTLED, Budget, end_by_budget, needs_training, one_at_a_time

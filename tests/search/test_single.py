@@ -13,8 +13,8 @@ from data_io import errors, stream, synthetic
 from data_io.convert import convert
 from data_io.errors import BadInput
 from search.config import load
+from search.metrics import COLUMNS, read_metrics, write_metrics
 from search.prepare import settled_config
-from search.recorder import COLUMNS, read_metrics, write_metrics
 from search.run import main
 from search.single import first_difference, replay
 from search.single_settings import overrides

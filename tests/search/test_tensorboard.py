@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorboardX.proto import event_pb2
 
-from search.recorder import COLUMNS, write_metrics
+from search.metrics import COLUMNS, write_metrics
 from search.tensorboard import FOLDER, TensorBoard
 from search.tracking import make_tracker
 
