@@ -67,6 +67,14 @@ def warnings(measured: Sequence[Measured], annotations: bool) -> list[str]:
         )
     if split := [one.field.name for one in measured if one.field.annotation == masks.WATERSHED]:
         told.append(f"binary masks in {some(split)}: touching cells told apart by a watershed, not by a person")
+    blank = [
+        f"{one.field.name} frame {frame}"
+        for one in measured
+        for frame, found in enumerate(one.measures)
+        if all(channel.low == channel.high for channel in found.channels)
+    ]
+    if blank:
+        told.append(f"{len(blank)} frames have one grey value everywhere, such as {blank[0]}")
     missing = sum(not known for one in measured for known in one.field.annotated)
     if annotations and missing:
         told.append(f"{missing} frames have no mask: not trained on, not scored, still predicted")

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import socket
 import unicodedata
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,7 @@ def building(out: Path) -> Iterator[Path]:
         with in_place(out) as place:
             yield place
         return
+    made = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
     out.parent.mkdir(parents=True, exist_ok=True)
     mine = f".{out.name}.{slug(socket.gethostname())}."
     for stale in out.parent.glob(f"{glob.escape(mine)}*.partial"):
@@ -87,6 +88,9 @@ def building(out: Path) -> Iterator[Path]:
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):  # folders that hold something stay
+            for folder in made:
+                folder.rmdir()
 
 
 def sha256(path: Path | str) -> str:

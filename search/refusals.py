@@ -61,7 +61,7 @@ def _remedy(kind: str, value: Any) -> str:
         "model_attributes_type": "; write key: value lines below it",
         "dict_type": "; write key: value lines below it",
     }
-    return remedies.get(kind, "")
+    return remedies.get(kind, "; --print-config shows what it means")
 
 
 def _sentence(message: str) -> str:

@@ -222,10 +222,11 @@ def test_a_killed_conversion_leaves_no_store_and_the_next_one_completes(tmp_path
     source, out = write_movie(tmp_path / "movie", frames=60, size=(400, 400)), tmp_path / "out/d.zarr"
     out.parent.mkdir()
     command = [sys.executable, "-m", "data_io.convert", str(source), str(out)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
-    assert b"converting" in process.stderr.readline()
+    process = subprocess.Popen(command, cwd=ROOT)
+    while process.poll() is None and not list(out.parent.glob(".*.partial/*/*")):
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     if not out.exists():
         with pytest.raises(BadInput, match="no such data set"):
             Dataset.open(out)
