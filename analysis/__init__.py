@@ -15,6 +15,9 @@ results      all of it in one place
 verdict      the first words of the report and its warnings
 contents     its chapters in order
 chapters     scores, agreement, traits, comparisons; search_chapters, early_stopping, decoding about the search
+matched      true cells beside the cells found for them; slope: of a line through clustered points
+density      errors where cells touch; rounding: are cells made rounder; conventions: unbiased and TrackMate's measures
+worst_cells  where each method went most wrong
 examples     pictures of cells and of network outputs
 definitions  what the numbers mean, and what made them
 figures      line figures as SVG; pixels: pictures of pixels as PNG

@@ -9,14 +9,13 @@ import numpy as np
 from analysis import figures
 from analysis.comparisons import LEVEL, POOLED
 from analysis.fidelity import pareto_front
+from analysis.matched import matched, values
 from analysis.report import MISSING, Block, Cell, Gallery, Section, Table, interval, number, significant
 from analysis.results import LABEL, ONE_FIELD, Results, frames, model_name, ordered
-from analysis.samples import INDEPENDENT, TRAITS, TRUTH, Study, pair
+from analysis.samples import INDEPENDENT, TRAITS, TRUTH, Study
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import pandas as pd
 
     from analysis.figures import Look, Picture
 
@@ -195,22 +194,13 @@ def agreement_chapter(results: Results, looks: Mapping[str, Look]) -> Section | 
     return Section("agreement", title, (lead,), tuple(blocks), "What you measure", "Agreement")
 
 
-def matched(study: Study, method: str) -> pd.DataFrame:
-    """Cells of the truth away from the border that a method found: every column of both, ending `_true`, `_own`."""
-    keys = ["field", "frame"]
-    true = study.of(TRUTH).query("not border").add_suffix("_true")
-    own = study.of(method).add_suffix("_own")
-    both = pair(study, TRUTH, method)
-    both = both.merge(true, left_on=[*keys, "label_a"], right_on=["field_true", "frame_true", "label_true"])
-    return both.merge(own, left_on=[*keys, "label_b"], right_on=["field_own", "frame_own", "label_own"])
-
-
 def _bland_altman(study: Study, trait: str, methods: list[str], looks: Mapping[str, Look]) -> list[Picture]:
     clouds = {}
     for method in methods:
-        both = matched(study, method).dropna(subset=[f"{TRAITS[trait]}_true", f"{TRAITS[trait]}_own"])
-        if len(both) > 2:
-            clouds[method] = tuple(both[f"{TRAITS[trait]}_{side}"].to_numpy(float) for side in ("true", "own"))
+        true, own = values(matched(study, method), trait)
+        both = np.isfinite(true) & np.isfinite(own)
+        if np.count_nonzero(both) > 2:
+            clouds[method] = true[both], own[both]
     frame = figures.shared_frame([((x + y) / 2, y - x) for x, y in clouds.values()])
     return [
         figures.bland_altman(x, y, trait, _unit(trait), method, looks[method], frame)

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from analysis import chapters, decoding, definitions, early_stopping, examples, figures, search_chapters, verdict
+from analysis import (
+    chapters,
+    conventions,
+    decoding,
+    definitions,
+    density,
+    early_stopping,
+    examples,
+    figures,
+    rounding,
+    search_chapters,
+    verdict,
+    worst_cells,
+)
 from analysis.report import Page
 from analysis.samples import TRUTH
 from data_io.provenance import provenance
@@ -21,8 +34,12 @@ def page(results: Results) -> Page:
         chapters.score_chapter(results) if results.counted else None,
         examples.example_chapter(results, looks),
         examples.overlay_chapter(results),
+        worst_cells.worst_chapter(results, looks),
         chapters.agreement_chapter(results, looks),
         chapters.trait_chapter(results, looks),
+        density.density_chapter(results, looks),
+        rounding.rounding_chapter(results, looks),
+        conventions.convention_chapter(results),
         chapters.comparison_chapter(results),
         decoding.decoding_chapter(record, looks) if record else None,
         search_chapters.leaderboard_chapter(record) if record else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from analysis.samples import TRUTH, Study
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
     from analysis.figures import Look
     from analysis.record import Record
@@ -32,7 +33,7 @@ def example_chapter(results: Results, looks: Mapping[str, Look]) -> Section | No
     """Show the same crops with the outlines of each method and of the truth."""
     study = results.study
     blocks: list[Block] = []
-    if study.image is not None and study.frames and study.labels:
+    if study.frames and set(study.labels) & set(study.methods):
         blocks.append(_outlines(results, looks))
     if results.record:
         blocks += network_gallery(results.record)
@@ -41,23 +42,21 @@ def example_chapter(results: Results, looks: Mapping[str, Look]) -> Section | No
 
 def _outlines(results: Results, looks: Mapping[str, Look]) -> Gallery:
     study = results.study
-    key = study.frames[-1]
-    image = frame_image(study, key)
-    reference = study.labels[TRUTH if study.has_truth else study.methods[0]](*key)
+    key, methods = study.frames[-1], [method for method in ordered(results) if method in study.labels]
+    image, known = frame_image(study, key), study.has_truth and TRUTH in study.labels
+    reference = study.labels[TRUTH if known else methods[0]](*key)
     window = pixels.busiest(reference, CROP)
     where = f"{key[0]}, frame {key[1]}"
     pictures = []
-    for method in ordered(results):
+    for method in methods:
         drawn = [(study.labels[method](*key)[window], looks[method].colour)]
-        if study.has_truth:
+        if known:
             drawn.insert(0, (reference[window], figures.YELLOW))
-        alt = f"Crop of {where} with the outlines drawn by {method}" + (
-            " over those of the truth" if study.has_truth else ""
-        )
+        alt = f"Crop of {where} with the outlines drawn by {method}{' over those of the truth' if known else ''}"
         picture = pixels.outlines(image[window], drawn, alt, name=f"outlines_{method}")
         pictures.append(figures.captioned(picture, method))
-    legend = [(method, looks[method].colour) for method in ordered(results)]
-    if study.has_truth:
+    legend = [(method, looks[method].colour) for method in methods]
+    if known:
         legend.append(("truth (visible where the method's outline differs)", figures.YELLOW))
     at = f"rows {window[0].start} to {window[0].stop}, columns {window[1].start} to {window[1].stop}"
     caption = f"The crop of {where} with most outline in the reference ({at}); the same for every method."
@@ -67,21 +66,19 @@ def _outlines(results: Results, looks: Mapping[str, Look]) -> Gallery:
 def overlay_chapter(results: Results) -> Section | None:
     """Tint found, missed and invented pixels on a whole compared frame, one picture per method."""
     study = results.study
-    if study.image is None or not study.has_truth or not study.labels or not study.frames:
+    if not results.counted or not study.frames:
         return None
     key = study.frames[-1]
     image, truth = frame_image(study, key), study.labels[TRUTH](*key)
     pictures = []
-    for method in ordered(results):
+    for method in (m for m in ordered(results) if m in results.counted):
         pred = study.labels[method](*key)
         found = scores.score([scores.frame_counts(truth, pred)])
         told = f"dataset IoU {number(found['dataset_iou'])}, PQ {number(found['pq_50'])}"
         alt = f"{method} on {key[0]}, frame {key[1]}: {told}"
         caption = f"{method}: {told} on this frame"
         picture = pixels.confusion(image, truth, pred, alt, name=f"pixels_{method}")
-        pictures.append(
-            figures.captioned(replace(picture, data=figures.csv(_right_and_wrong(results, method))), caption)
-        )
+        pictures.append(figures.captioned(figures.with_data(picture, _right_and_wrong(results, method)), caption))
     legend = (
         ("found (true positive)", pixels.FOUND),
         ("missed (false negative)", pixels.MISSED),
@@ -123,7 +120,10 @@ def network_gallery(record: Record) -> list[Block]:
     return [Gallery(pictures, title, folded=True, small=True)]
 
 
-def frame_image(study: Study, key: tuple[str, int]) -> Any:
-    """Return the first channel of a frame, `(Y, X)`; the study must have images."""
-    image = np.asarray(study.image(*key)) if study.image else np.zeros((1, 1))
+def frame_image(study: Study, key: tuple[str, int]) -> NDArray[Any]:
+    """Return the first channel of a frame, `(Y, X)`; one even grey where only label images are at hand."""
+    if study.image is None:
+        labels = next(iter(study.labels.values()))(*key)
+        return np.zeros(labels.shape, np.uint8)
+    image = np.asarray(study.image(*key))
     return image[0] if image.ndim == 3 else image

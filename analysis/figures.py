@@ -351,6 +351,11 @@ def captioned(picture: Picture, caption: str) -> Picture:
     return replace(picture, caption=caption)
 
 
+def with_data(picture: Picture, data: pd.DataFrame) -> Picture:
+    """Put the numbers behind a picture beside it."""
+    return replace(picture, data=csv(data))
+
+
 def sample(n: int) -> NDArray[np.intp]:
     """Return which of `n` points a scatter plot shows: all, or `MOST_POINTS` drawn with a fixed seed."""
     return np.sort(np.random.default_rng(0).permutation(n)[:MOST_POINTS])

@@ -42,8 +42,24 @@ class Events:
     spurious: int
 
 
+@dataclass(frozen=True)
+class Which:
+    """The cells behind `Events`: positions in `Overlap.truth_ids` (split, missed) or `pred_ids` (merged, spurious)."""
+
+    split: NDArray[np.intp]
+    merged: NDArray[np.intp]
+    missed: NDArray[np.intp]
+    spurious: NDArray[np.intp]
+
+
 def events(found: Overlap, matched: Match) -> Events:
-    """Tell splits, merges, missed and spurious cells of one frame.
+    """Count splits, merges, missed and spurious cells of one frame, as `which` finds them."""
+    cells = which(found, matched)
+    return Events(*map(len, (cells.split, cells.merged, cells.missed, cells.spurious)))
+
+
+def which(found: Overlap, matched: Match) -> Which:
+    """Find the split, merged, missed and spurious cells of one frame.
 
     Parameters
     ----------
@@ -61,7 +77,7 @@ def events(found: Overlap, matched: Match) -> Events:
     lost[found.rows[in_merge]] = False
     made_up = ~(np.isin(found.pred_ids, matched.pred) | merged)
     made_up[found.cols[in_split]] = False
-    return Events(int(split.sum()), int(merged.sum()), int(lost.sum()), int(made_up.sum()))
+    return Which(*map(np.flatnonzero, (split, merged, lost, made_up)))
 
 
 def seg_sum(found: Overlap) -> float:

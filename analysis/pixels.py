@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.figures import BLUE, ORANGE, VERMILION, YELLOW, Picture, uri
+from data_io.files import slug
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 GREYS, LEVELS = 64, 32
 """Grey levels of a picture of outlines, and of each tint of a picture of right and wrong pixels."""
+EVEN = 160
+"""Grey of an image without contrast, or of none at all."""
 FOUND, MISSED, INVENTED = BLUE, YELLOW, VERMILION
 """True positive, false negative and false positive pixels: dark, light and middle, so that grey print tells them."""
 TINTS = {FOUND: 0.55, MISSED: 0.9, INVENTED: 0.9}
@@ -27,11 +30,13 @@ TINTS = {FOUND: 0.55, MISSED: 0.9, INVENTED: 0.9}
 
 
 def grey(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Stretch a `(Y, X)` image from its 0.5 % to its 99.5 % grey value onto 0..255."""
+    """Stretch a `(Y, X)` image from its 0.5 % to its 99.5 % grey value onto 0..255; an even one is `EVEN`."""
     values = np.asarray(image, dtype=float)
     finite = values[np.isfinite(values)]
     low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
-    scaled = (np.nan_to_num(values, nan=low) - low) / ((high - low) or 1.0)
+    if high <= low:
+        return np.full(values.shape, EVEN, np.uint8)
+    scaled = (np.nan_to_num(values, nan=low) - low) / (high - low)
     return np.asarray(np.clip(scaled, 0, 1) * 255, dtype=np.uint8)
 
 
@@ -136,4 +141,5 @@ def _png(index: NDArray[np.intp], palette: NDArray[Any], alt: str, name: str) ->
     image.putpalette(np.clip(np.round(palette), 0, 255).astype(np.uint8).tobytes())
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
-    return Picture(uri("image/png", buffer.getvalue()), alt, width=image.width, height=image.height, name=name)
+    source = uri("image/png", buffer.getvalue())
+    return Picture(source, alt, width=image.width, height=image.height, name=slug(name or "picture"))

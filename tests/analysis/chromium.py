@@ -1,4 +1,4 @@
-"""A headless Chromium driven over the WebDriver protocol by the standard library alone; nothing is asked of a network."""
+"""A headless Chromium driven over the WebDriver protocol by the standard library; nothing is asked of a network."""
 
 from __future__ import annotations
 

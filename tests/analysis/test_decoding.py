@@ -30,7 +30,7 @@ def test_a_choice_at_the_edge_of_what_was_tried_is_told() -> None:
     assert "neck of two_class (highest)" in section.paragraphs[1]
     gallery, table = section.blocks
     assert [p.name for p in gallery.pictures] == ["decode_two_class_threshold", "decode_two_class_neck"]  # type: ignore[union-attr]
-    assert "dashed: chosen" in gallery.pictures[0].caption  # type: ignore[union-attr]
+    assert "dashed: chosen" in gallery.caption  # type: ignore[union-attr]
     rows = {row[1]: row for row in table.rows}  # type: ignore[union-attr]
     assert rows["threshold"][4:] == ["0.3 to 0.7", "0.400", ""]
     assert rows["neck"][6] == "highest"
