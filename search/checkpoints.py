@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_io import files
+from data_io.damage import one_line
+from data_io.errors import BadInput
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +44,27 @@ def manifest(folder: Path) -> dict[str, object] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return facts if intact and STATE in facts["files"] else None
+
+
+def read_state(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Return what a state holds: tensors and plain values.
+
+    Raises
+    ------
+    BadInput
+        It cannot be read, or holds anything else, which could run code; nothing of it is run.
+    """
+    import torch
+
+    try:
+        state: dict[str, Any] = torch.load(file, map_location=map_location, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as fault:  # the unpickler raises whatever a foreign file makes it stumble over
+        held = "holds more than weights" if type(fault).__name__ == "UnpicklingError" else "cannot be read"
+        remedy = f"delete {file.parent}, and the trial goes on from an earlier checkpoint"
+        raise BadInput(f"{file}: {held} ({one_line(fault)}); {remedy}") from fault
+    return state
 
 
 def folder_of(root: Path, epoch: int) -> Path:

@@ -144,7 +144,8 @@ def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = print
     from postprocess.run import print_progress
     from postprocess.run import run as postprocess
 
-    model_folders(run_dir)
+    for folder in model_folders(run_dir).values():
+        handover.load(folder)  # what is wrong with a model is said before anything is written
     known = json.loads((run_dir / RUN_FACTS).read_text()) if (run_dir / RUN_FACTS).is_file() else {}
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
