@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,9 @@ from search import targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from data_io.stream import FrameStream
+    from search.frames import Banks
     from search.space import TrialConfig
 
     Frames = FrameBank | FrameStream
@@ -28,21 +27,6 @@ if TYPE_CHECKING:
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 CALIBRATION_BATCHES = 6
 """Batches over which the statistics of batch normalisation are taken before a validation."""
-
-
-@dataclass(frozen=True)
-class Banks:
-    """Folders of the training and validation frames, shared read-only by all trials of a node; see `data_io.stream`."""
-
-    train: Path
-    val: Path
-
-    def of_fold(self, fold: int | None) -> Banks:
-        """Return the folders of a fold of a confirmation, these for the plain split."""
-        if fold is None:
-            return self
-        folder = self.train.parent / f"fold_{fold}"  # where `prepare.decode_frames` puts it
-        return Banks(folder / "train", folder / "val")
 
 
 class CropBatches(IterableDataset[Batch]):

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data_io.store import Dataset
-    from search.batches import Banks
     from search.config import Config, ConfirmConfig
+    from search.frames import Banks
     from search.ledger import Ledger
     from search.select import Selection
 

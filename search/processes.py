@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from search.batches import Banks
-    from search.recorder import Row
+    from search.frames import Banks
+    from search.metrics import Row
     from search.space import TrialConfig
 
 LAST_WORDS = 20

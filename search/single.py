@@ -16,9 +16,10 @@ from search import prepare, strict_yaml, trust
 from search.asha import has_diverged
 from search.config import dump, load
 from search.console import say
+from search.metrics import COLUMNS, Row, read_metrics
 from search.options import CONFIG_OF_A_RUN
 from search.predict import RUN_FACTS, dataset_of
-from search.recorder import COLUMNS, Diverged, Row, read_metrics
+from search.recorder import Diverged
 from search.space import TrialConfig
 from search.tracking import make_tracker
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from data_io.store import Dataset
-    from search.batches import Banks
     from search.config import Config
+    from search.frames import Banks
 
 NOT_REPRODUCED = {"seconds", "memory_mb"}
 """Columns of metrics.csv that tell of the machine."""
@@ -146,7 +147,7 @@ def _train(
     """Train in this process, on the threads the trial had; every epoch is printed and `told`; stop after `last`."""
     import torch
 
-    from search.recorder import best_row
+    from search.metrics import best_row
     from search.trial import run_trial
     from search.weights import FOLDER
 

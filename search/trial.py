@@ -22,16 +22,17 @@ from data_io import files
 from search import checkpoints, models
 from search.batches import Batches, augmentation_of, passes_per_step
 from search.losses import loss_for
+from search.metrics import best_row, rows_until
 from search.module import SegmentationModule, memory_format
-from search.recorder import Recorder, WholeFiles, best_row, rows_until
+from search.recorder import Recorder, WholeFiles
 from search.weights import stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from search.batches import Banks
-    from search.recorder import Row
+    from search.frames import Banks
+    from search.metrics import Row
     from search.space import TrialConfig
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -150,7 +151,7 @@ def load_best(trial: TrialConfig, folder: Path, channels: int) -> tuple[models.N
     if not complete:
         raise FileNotFoundError(f"{root}: no complete checkpoint")
     best = max(complete, key=lambda p: (complete[p]["value"], -int(p.name.removeprefix("epoch_"))))
-    state = torch.load(best / checkpoints.STATE, map_location="cpu", weights_only=True)["state_dict"]
+    state = checkpoints.read_state(best / checkpoints.STATE)["state_dict"]
     network = make_network(trial, channels)
     network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
     return network.eval().to(models.device()), int(best.name.removeprefix("epoch_"))

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
-    from search.batches import Banks
     from search.config import Config
+    from search.frames import Banks
     from search.space import Plan, TrialConfig
 
 MOVIE = "data.synthetic={fields: 4, frames: 4, height: 384, width: 384}"

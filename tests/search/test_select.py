@@ -14,9 +14,9 @@ from data_io.convert import convert
 from data_io.crops import FrameBank
 from data_io.store import Dataset
 from search import select
-from search.batches import Banks
 from search.candidates import Candidate, pooled
 from search.config import Config, load
+from search.frames import Banks
 from search.results import winner_of
 from search.space import TrialConfig
 from search.trial import run_trial

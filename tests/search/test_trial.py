@@ -16,9 +16,11 @@ from data_io.convert import convert
 from data_io.crops import FrameBank
 from data_io.stream import FrameStream, frame_bytes, reopen
 from search import checkpoints
-from search.batches import Banks, CropBatches
+from search.batches import CropBatches
 from search.config import load
-from search.recorder import Diverged, Row, read_metrics
+from search.frames import Banks
+from search.metrics import Row, read_metrics
+from search.recorder import Diverged
 from search.single import NOT_REPRODUCED
 from search.space import TrialConfig
 from search.trial import load_best, run_trial

@@ -14,10 +14,10 @@ from data_io import synthetic
 from data_io.convert import convert
 from data_io.crops import FrameBank
 from data_io.errors import BadInput
-from search.batches import Banks
 from search.config import Config, load
+from search.frames import Banks
 from search.ledger import Ledger
-from search.recorder import read_metrics
+from search.metrics import read_metrics
 from search.shares import Shares, kind_of, measured
 from search.space import Plan, TrialConfig
 from search.trial import load_best, run_trial

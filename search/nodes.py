@@ -1,0 +1,189 @@
+"""A run as the processes of any node find it: the folder that all share, or an object store and a folder of the node.
+
+SEARCH_SCRATCH names a folder on the node's own disk, such as an NVMe mount: frames, and trials of a run in an object
+store, are kept there while it runs. By default that is the system's temporary folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_io import files
+from search.stored_trial import TRIALS, StoredTrial
+from search.weights import FOLDER, MANIFEST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from search.storage import Storage
+
+SCRATCH = "SEARCH_SCRATCH"
+MARK = Path("cache") / "mark"
+"""In the folder of a run: a word of the driver; a process that reads it sees the driver's folder."""
+CLEANING_SECONDS = 30.0
+"""How long the nodes may take to delete what a run left on them."""
+
+
+class NotShared(Exception):
+    """A node sees neither the folder of the run nor a storage of it."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a run is, for a process on any node.
+
+    Attributes
+    ----------
+    run_dir, mark
+        The driver's folder, and the word in it.
+    name
+        Name of the run on the nodes.
+    store
+        Storage of the run, None where all nodes share `run_dir`.
+    """
+
+    run_dir: Path
+    mark: str
+    name: str
+    store: Storage | None = None
+
+    @contextmanager
+    def trial(self, trial: str, report: Callable[[Any], None]) -> Iterator[tuple[Path, Callable[[Any], None]]]:
+        """Give the folder of a trial and what reports an epoch of it; a storage has what was reported.
+
+        Raises
+        ------
+        NotShared
+            This node cannot reach the run.
+        StorageLost
+            The storage does not answer.
+        """
+        folder = self.folder() / TRIALS / trial
+        if self.store is None:
+            yield folder, report
+            return
+        kept = StoredTrial(self.store, trial, folder)
+        came_from_elsewhere = kept.bring()
+
+        def keep_and_report(row: Any) -> None:
+            kept.put()
+            report(row)
+
+        if came_from_elsewhere:
+            _report_earlier(folder, report)
+        try:
+            yield folder, keep_and_report
+        finally:
+            if folder.parent.parent != self.run_dir:
+                shutil.rmtree(folder, ignore_errors=True)  # all that was reported is stored
+
+    def folder(self) -> Path:
+        """Return the folder of this node in which trials are trained."""
+        seen = self._is_seen()
+        if self.store is None:
+            if not seen:
+                raise NotShared(
+                    f"{self.run_dir}: not seen from {socket.gethostname()}; give a folder that all nodes share, or an "
+                    "object store, with --out"
+                )
+            return self.run_dir
+        return self.run_dir if seen and not own_disk() else scratch(self.name)
+
+    def encoders(self, *, needed: bool) -> Path:
+        """Return the folder of the run's pretrained encoders on this node, brought from the storage where `needed`."""
+        own = self.folder() / FOLDER
+        if needed and self.store is not None and own.parent != self.run_dir:
+            names = sorted(self.store.objects(FOLDER), key=lambda name: name.endswith(MANIFEST))
+            for name in names:
+                if not (own.parent / name).exists():
+                    self.store.get(name, own.parent / name)
+        return own
+
+    def _is_seen(self) -> bool:
+        try:
+            return (self.run_dir / MARK).read_text() == self.mark
+        except OSError:
+            return False
+
+
+def _report_earlier(folder: Path, report: Callable[[Any], None]) -> None:
+    """Report the epochs before the newest checkpoint again: the ledger of a driver that was killed may lack the last
+    ones, and knows those that it has.
+    """
+    from search import checkpoints
+    from search.metrics import rows_until
+
+    newest = checkpoints.newest(folder / "checkpoints")
+    if newest is not None:
+        for row in rows_until(checkpoints.epoch_of(newest) - 1, newest, folder):
+            report(row)
+
+
+def name_of(run_dir: Path) -> str:
+    """Return the name of a run on the nodes, another one for each folder.
+
+    >>> name_of(Path("/shared/runs/0001"))
+    '0001-76182940'
+    """
+    path = str(run_dir.resolve())
+    return f"{files.slug(run_dir.name)}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+
+
+def own_disk() -> bool:
+    """Whether this node was given a disk of its own for what it keeps while it works."""
+    return bool(os.environ.get(SCRATCH))
+
+
+def scratch(run: str) -> Path:
+    """Return this node's own folder for a run, which nobody else may enter.
+
+    Raises
+    ------
+    NotShared
+        Someone else has made a folder of that name.
+    """
+    parent = Path(os.environ.get(SCRATCH) or tempfile.gettempdir()) / f"cellsearch-{os.getuid()}"
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if parent.stat().st_uid != os.getuid() or parent.is_symlink():
+        raise NotShared(f"{parent}: belongs to someone else; set {SCRATCH} to a folder of your own on each node")
+    folder = parent / run
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def mark(run_dir: Path) -> str:
+    """Leave a new word in the folder of a run, by which its nodes know whether they see it."""
+    word = os.urandom(8).hex()
+    (run_dir / MARK).parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(run_dir / MARK, word)
+    return word
+
+
+def clean(run: str) -> None:
+    """Delete what a run left on the nodes that are still there; a node that does not answer is left as it is."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    remove = ray.remote(_remove)
+    asked = [
+        remove.options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False), max_retries=0
+        ).remote(run)
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    done, late = ray.wait(asked, num_returns=len(asked), timeout=CLEANING_SECONDS)
+    for task in [*done, *late]:
+        ray.cancel(task, force=True)
+
+
+def _remove(run: str) -> None:
+    shutil.rmtree(scratch(run), ignore_errors=True)

@@ -1,0 +1,188 @@
+"""An object store that a run is kept in: reached with bounded patience, said in one line where it cannot be.
+
+    store = Storage.at("s3://bucket/run")        packages, credentials, bucket and endpoint are checked here
+    store.put(Path("config.yaml"), "config.yaml")
+
+Each request that fails is made again, less and less often, for `patience` seconds; then `StorageLost` says so. Nothing
+that lies in the folder of this machine is touched by that.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from data_io import files, location
+from data_io.errors import BadInput
+from data_io.location import located
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+PATIENCE = 300.0
+"""Seconds for which a store that does not answer is asked again."""
+LONGEST_PAUSE = 20.0
+"""Seconds between two attempts, at most."""
+ATTEMPTS = 2
+"""How often the libraries themselves try a request; what is beyond that is ours."""
+LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""Faults of this machine's disk, which waiting for the store does not mend."""
+
+Value = TypeVar("Value")
+
+
+class StorageLost(Exception):
+    """The store did not answer for as long as patience lasts; what it lacks is on this machine."""
+
+
+class Stored(NamedTuple):
+    """What a store says of an object."""
+
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A place in an object store; it travels to other processes by its name.
+
+    Parameters
+    ----------
+    place
+        ``s3://bucket/name``.
+    patience
+        Seconds.
+    """
+
+    place: str
+    patience: float = PATIENCE
+
+    @classmethod
+    def at(cls, place: str, patience: float = PATIENCE) -> Storage:
+        """Return the storage at a place once it is known that it can be used.
+
+        Raises
+        ------
+        BadInput
+            A package, the credentials or the bucket is missing, or nothing answers.
+        """
+        there = located(place)
+        if not location.is_remote(there):
+            raise BadInput(f"{place}: not a place in an object store; write it as s3://bucket/run")
+        store = cls(str(there), patience)
+        with location.reaching(there):
+            store._fs.call_s3("head_bucket", Bucket=store._root.split("/")[0])
+        return store
+
+    def put(self, file: Path, name: str) -> None:
+        """Copy a file into the store; it is there whole or not at all."""
+        self._patiently(lambda fs: fs.put_file(str(file), self._key(name)))
+
+    def write(self, name: str, data: bytes, *, new: bool = False) -> None:
+        """Write an object whole.
+
+        Raises
+        ------
+        FileExistsError
+            It was to be a new one and is there already.
+        """
+        mode = {"mode": "create"} if new else {}
+        self._patiently(lambda fs: fs.pipe_file(self._key(name), data, **mode))
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content of an object, None where there is none."""
+        try:
+            return bytes(self._patiently(lambda fs: fs.cat_file(self._key(name))))
+        except FileNotFoundError:
+            return None
+
+    def get(self, name: str, file: Path) -> None:
+        """Copy an object to a file, which is there whole or not at all."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+        try:
+            self._patiently(lambda fs: fs.get_file(self._key(name), str(partial)))
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def objects(self, under: str = "") -> dict[str, Stored]:
+        """Return what is stored below a name, by name relative to the run."""
+        prefix = self._key(under).rstrip("/") + "/"
+        found: dict[str, dict[str, Any]] = self._patiently(lambda fs: fs.find(prefix, detail=True))
+        own = {name: facts for name, facts in found.items() if name.startswith(prefix)}
+        start = len(self._root) + 1
+        if bad := next((name for name in own if {"..", ".", ""} & set(name.split("/"))), None):
+            raise BadInput(f"s3://{bad}: a name that leads out of its folder; delete this object")
+        return {name[start:]: Stored(int(facts["size"]), str(facts["ETag"])) for name, facts in sorted(own.items())}
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects; those that are not there do not matter."""
+        if keys := [self._key(name) for name in names]:
+            bucket, start = self._root.split("/")[0], len(self._root.split("/")[0]) + 1
+            for first in range(0, len(keys), 1000):  # as many as one request takes
+                part = {"Objects": [{"Key": key[start:]} for key in keys[first : first + 1000]], "Quiet": True}
+                self._patiently(partial(_delete, bucket, part))
+
+    @property
+    def _fs(self) -> Any:
+        there: Any = located(self.place)
+        options = there.fs.storage_options | {"config_kwargs": {"retries": {"max_attempts": ATTEMPTS}}}
+        fs = type(there.fs)(**options)  # fsspec keeps one per process
+        fs.retries = ATTEMPTS
+        return fs
+
+    @property
+    def _root(self) -> str:
+        return self.place.removeprefix(location.S3).rstrip("/")
+
+    def _key(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+    def _patiently(self, request: Callable[[Any], Value]) -> Value:
+        """Make a request until it is answered or patience ends."""
+        began, pause = time.monotonic(), 0.5
+        while True:
+            try:
+                return request(self._fs)
+            except FileNotFoundError as fault:
+                if getattr(fault.__cause__, "response", {}).get("Error", {}).get("Code") != "NoSuchBucket":
+                    raise
+                lost: Exception = fault
+            except FileExistsError:
+                raise
+            except Exception as fault:
+                if getattr(fault, "errno", None) in LOCAL or not _is_of_the_way(fault):
+                    raise
+                lost = fault
+            if time.monotonic() - began + pause > self.patience:
+                raise StorageLost(f"{self.place}: no answer for {self.patience:.0f} s ({_line(lost)})") from lost
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _delete(bucket: str, part: dict[str, Any], fs: Any) -> None:
+    fs.call_s3("delete_objects", Bucket=bucket, Delete=part)
+
+
+def working_folder(place: str, parent: Path) -> Path:
+    """Return the folder of this machine in which a run of an object store is worked on, another one for each place."""
+    name = place.removeprefix(location.S3).strip("/")
+    return parent / f"{files.slug(name.split('/')[-1])}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _is_of_the_way(fault: BaseException) -> bool:
+    """Whether a fault may come from the store or the network: s3fs hands on botocore's as OSError or as it is."""
+    chain = (fault, fault.__cause__, fault.__context__)
+    names = {type(one).__module__.split(".")[0] for one in chain if one is not None}
+    return isinstance(fault, OSError | TimeoutError) or bool(names & {"botocore", "aiobotocore", "aiohttp", "fsspec"})
+
+
+def _line(fault: Exception) -> str:
+    return " ".join(str(fault).split()) or type(fault).__name__
