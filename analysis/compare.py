@@ -20,10 +20,11 @@ import pandas as pd
 
 from analysis import comparisons
 from analysis.contents import page
+from analysis.loose_files import from_paths, parse_method
 from analysis.record import read_record
 from analysis.report import render
 from analysis.results import Results
-from analysis.samples import TRUTH, Study, counts, from_paths, from_run, parse_method
+from analysis.samples import TRUTH, Study, counts, from_run
 from data_io.command_line import Parser
 from data_io.errors import DONE, REPORT_FAILED, BadInput, entry_point
 from data_io.files import write_text

@@ -62,6 +62,11 @@ class LabelImages:
         """Fields in order."""
         return list(dict.fromkeys(name for name, _ in self.frames))
 
+    def in_field(self, name: str) -> LabelImages:
+        """Return them with their field called `name`."""
+        frames = {(name, number): labels for (_, number), labels in self.frames.items()}
+        return replace(self, frames=frames, names={(name, number): told for (_, number), told in self.names.items()})
+
 
 def read_labels(path: Path) -> LabelImages:
     """Read all label images of a path.

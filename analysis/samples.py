@@ -1,23 +1,22 @@
-"""The cells and label images of several methods on the same frames, read from a run folder or from loose files."""
+"""The cells and label images of several methods on the same frames, and how they are read from a run folder."""
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.matching import match
-from analysis.scores import Counts, frame_counts
+from analysis.scores import Counts, full_counts
 from data_io.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -60,6 +59,10 @@ class Study:
         True cells of the training frames, for the natural spread of a trait; None where not at hand.
     warnings
         What the data set says against itself.
+    by
+        Column of the conditions compared, empty without.
+    independent
+        True where `methods` are conditions that came as separate files: other samples and no cell in common.
     """
 
     cells: pd.DataFrame
@@ -70,6 +73,8 @@ class Study:
     image: Callable[[str, int], NDArray[Any]] | None = None
     training_truth: pd.DataFrame | None = None
     warnings: tuple[str, ...] = ()
+    by: str = ""
+    independent: bool = False
 
     @property
     def matched_by(self) -> str:
@@ -110,7 +115,7 @@ def pair(study: Study, first: str, second: str) -> pd.DataFrame:
 def counts(study: Study, method: str, frames: Sequence[Key] | None = None) -> list[Counts]:
     """Count each frame of a method against the truth; needs label images of both."""
     return [
-        frame_counts(study.labels[TRUTH](*key), study.labels[method](*key))
+        full_counts(study.labels[TRUTH](*key), study.labels[method](*key))
         for key in (study.frames if frames is None else frames)
     ]
 
@@ -233,117 +238,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-# --- loose files --------------------------------------------------------------------------------------------------
-
-
-def from_paths(paths: Mapping[str, Path], truth: Path | None = None) -> Study:
-    """Read label images, stacks, folders of them, or cells tables (CSV, parquet), one per method.
-
-    Frames are numbered from 0 in the order of the stack, or of the sorted file names of a folder.
-
-    Raises
-    ------
-    BadInput
-        When a path cannot be read, frames do not fit together, or a table lacks the columns needed.
-    """
-    everything = {**paths, **({TRUTH: truth} if truth else {})}
-    stacks = {name: _read_stack(path) for name, path in everything.items() if not _is_table(path)}
-    _same_frames({name: everything[name] for name in stacks}, stacks)
-    tables = [_measure(name, stack) for name, stack in stacks.items()]
-    tables += [_read_table(path).assign(method=name) for name, path in everything.items() if _is_table(path)]
-    cells = tidy(pd.concat(tables, ignore_index=True))
-    frames = {(str(f), int(t)) for f, t in zip(cells["field"], cells["frame"], strict=True)}
-    frames |= {(_FIELD, t) for stack in stacks.values() for t in range(len(stack))}
-    return Study(
-        cells=cells,
-        methods=tuple(paths),
-        has_truth=truth is not None,
-        frames=tuple(sorted(frames)),
-        labels={name: _stack_reader(stack) for name, stack in stacks.items()},
-    )
-
-
-_FIELD = "1"
-_NEEDED = ("frame", "label")
-
-
-def _is_table(path: Path) -> bool:
-    return path.suffix.lower() in {".csv", ".parquet"}
-
-
-def _read_stack(path: Path) -> list[Labels]:
-    from data_io.masks import read
-
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in {".tif", ".tiff", ".png"})
-        if not files:
-            raise BadInput(f"{path}: no .tif or .png label images; give a stack, a folder of them or a cells table")
-        return [frame for file in files for frame in read(file)]
-    return list(read(path))
-
-
-def _stack_reader(stack: list[Labels]) -> Callable[[str, int], Labels]:
-    return lambda _, frame: stack[frame]
-
-
-def _same_frames(paths: Mapping[str, Path], stacks: Mapping[str, list[Labels]]) -> None:
-    shapes = {name: [frame.shape for frame in stack] for name, stack in stacks.items()}
-    for name in shapes:
-        first = next(iter(shapes))
-        if shapes[name] != shapes[first]:
-            raise BadInput(
-                f"{paths[name]}: {_size(shapes[name])}, but {paths[first]} has {_size(shapes[first])}; "
-                "give label images of the same frames"
-            )
-
-
-def _size(shapes: list[tuple[int, ...]]) -> str:
-    return f"{len(shapes)} frames of {' x '.join(map(str, shapes[0]))} px" if shapes else "0 frames"
-
-
-def _measure(method: str, stack: list[Labels]) -> pd.DataFrame:
-    from postprocess.morphology import measure
-
-    parts = [measure(labels, None, None).assign(frame=t) for t, labels in enumerate(stack)]
-    return pd.concat(parts, ignore_index=True).assign(field=_FIELD, method=method)
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path, low_memory=False)
-    except (OSError, ValueError) as fault:
-        raise BadInput(f"{path}: cannot be read as a table ({str(fault).splitlines()[0]}); export it again") from fault
-    if {"FRAME", "POSITION_X"} <= set(table.columns):
-        table = _trackmate(table)
-    missing = [name for name in _NEEDED if name not in table]
-    if missing or not set(TRAITS.values()) & set(table.columns):
-        raise BadInput(
-            f"{path}: a cells table needs {', '.join(_NEEDED)} and at least one of {', '.join(TRAITS.values())}; "
-            f"it has {', '.join(map(str, table.columns[:12]))}"
-        )
-    return table if "field" in table else table.assign(field=_FIELD)
-
-
-def _trackmate(table: pd.DataFrame) -> pd.DataFrame:
-    """Rename TrackMate's columns (lengths in px when its pixel size was 1) and drop its three further header rows."""
-    rows = table[pd.to_numeric(table["FRAME"], errors="coerce").notna()].reset_index(drop=True)
-    renamed = {
-        "FRAME": "frame",
-        "ID": "label",
-        "TRACK_ID": "track",
-        "POSITION_X": "centroid_x_px",
-        "POSITION_Y": "centroid_y_px",
-        "AREA": "area_px2",
-        "PERIMETER": "perimeter_px",
-        "CIRCULARITY": "circularity",
-        "SOLIDITY": "solidity",
-        "RADIUS": "radius_px",
-        "SHAPE_INDEX": "shape_index",
-    }
-    known = [name for name in renamed if name in rows]
-    return rows[known].apply(pd.to_numeric, errors="coerce").rename(columns=renamed)
-
-
 def tidy(cells: pd.DataFrame) -> pd.DataFrame:
     """Give key columns their types; a missing track or border column means unknown and False.
 
@@ -360,15 +254,3 @@ def tidy(cells: pd.DataFrame) -> pd.DataFrame:
     cells["frame_id"] = cells.groupby(["field", "frame"], sort=False).ngroup()
     cells["track_id"] = cells.groupby(["method", "field", "track"], sort=False).ngroup()
     return cells
-
-
-def parse_method(text: str) -> tuple[str, Path]:
-    """Split a command-line METHOD=PATH into the name and an existing path."""
-    name, _, path = text.partition("=")
-    if not path or not re.fullmatch(r"[\w .+-]{1,60}", name):
-        raise BadInput(f"{text!r}: not METHOD=PATH; write for example cellpose=masks.tif")
-    if name == TRUTH:
-        raise BadInput("method 'truth': the name is taken; give the ground truth with --truth PATH")
-    if not Path(path).exists():
-        raise BadInput(f"{path}: no such file or folder; check the path given for {name}")
-    return name, Path(path)

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
 
+from data_io.errors import BadInput
+
 Array = NDArray[np.float64]
 Clustering = Sequence[Hashable] | NDArray[Any]
 
@@ -93,6 +95,44 @@ def clustered_mean(
     reach = float(stdtrit(df, 0.5 + level / 2)) * se
     t = mean / se
     return Estimate(mean, se, mean - reach, mean + reach, t, df, 2 * float(stdtr(df, -abs(t))), n, groups, dropped)
+
+
+def clustered_difference(
+    first: ArrayLike,
+    second: ArrayLike,
+    first_clusterings: Sequence[Clustering],
+    second_clusterings: Sequence[Clustering],
+    fewest: int = FEWEST_CLUSTERS,
+) -> Estimate:
+    """Mean of `first` minus mean of `second`, t-tested against 0, where both may have values in the same clusters.
+
+    The two need not be as many: a method may have cells that the other lacks. Clusters of one name are one cluster.
+
+    Parameters
+    ----------
+    first, second
+        `(N,)`, `(M,)` float; not finite ones are dropped and counted.
+    first_clusterings, second_clusterings
+        One or two sequences of `N`, and as many of `M`, cluster names.
+    fewest
+        Number of clusters below which only the difference is given.
+    """
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    shares = [np.isfinite(x) / max(int(np.isfinite(x).sum()), 1) for x in (a, b)]
+    total = int(np.isfinite(a).sum() + np.isfinite(b).sum())
+    parts = [
+        sign * total * share * (x - np.mean(x[np.isfinite(x)])) if share.any() else x * np.nan
+        for x, share, sign in ((a, shares[0], 1), (b, shares[1], -1))
+    ]
+    joined = [[*one, *two] for one, two in zip(first_clusterings, second_clusterings, strict=True)]
+    spread = clustered_mean(np.concatenate(parts), *joined, fewest=fewest)
+    finite = [x[np.isfinite(x)] for x in (a, b)]
+    gap = float(finite[0].mean() - finite[1].mean()) if min(map(len, finite)) else float("nan")
+    if spread.reason:
+        return replace(spread, mean=gap)
+    reach, t = spread.high - spread.mean, gap / spread.se
+    p = 2 * float(stdtr(spread.df, -abs(t)))
+    return replace(spread, mean=gap, low=gap - reach, high=gap + reach, statistic=t, p=p)
 
 
 def _why_untestable(x: Array, fewest_groups: int, fewest: int) -> str:
@@ -314,7 +354,8 @@ def bland_altman(first: ArrayLike, second: ArrayLike, *clusterings: Clustering) 
     >>> round(found.bias.mean, 1), round(found.sd, 1)
     (-2.1, 38.8)
     """
-    d = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    a, b = _paired(first, second)
+    d = a - b
     kept = _finite(d)
     sd = float(kept.std(ddof=1)) if len(kept) > 1 else float("nan")
     centre = float(kept.mean()) if len(kept) else float("nan")
@@ -333,7 +374,7 @@ def ccc(x: ArrayLike, y: ArrayLike, *clusterings: Clustering) -> Estimate:
     Its standard error comes from the clustered influence of each pair; interval and test are those of Fisher's z =
     atanh(ccc), whose standard error is se / (1 - ccc^2) (delta method), so that the interval stays within -1..1.
     """
-    a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    a, b = _paired(x, y)
     both = np.isfinite(a) & np.isfinite(b)
     if both.sum() < 2:
         return clustered_mean(np.full(len(a), np.nan), *clusterings)
@@ -474,7 +515,8 @@ def independent(x: ArrayLike, y: ArrayLike) -> Independent:
     """Welch's t and an exact permutation test of replicate means, `x` minus `y`.
 
     `x` and `y` are one mean per independent replicate (patient, well, field), never single cells. The smallest
-    two-sided permutation p with G replicates on each side is .10, .029, .008 for G = 3, 4, 5.
+    two-sided permutation p with G replicates on each side is .10, .029, .008 for G = 3, 4, 5. Fewer than two on a
+    side, or than `FEWEST_CLUSTERS` in all, are described and not tested.
     """
     from scipy.stats import permutation_test, ttest_ind
 
@@ -484,8 +526,12 @@ def independent(x: ArrayLike, y: ArrayLike) -> Independent:
     if min(sizes) < 2:
         why = f"{sizes[0]} and {sizes[1]} replicates; a test needs two or more on each side"
         return Independent(difference, nan, nan, nan, nan, nan, nan, sizes, why)
+    if sum(sizes) < FEWEST_CLUSTERS:
+        why = f"{sizes[0]} and {sizes[1]} replicates; below {FEWEST_CLUSTERS} results are descriptive only"
+        return Independent(difference, nan, nan, nan, nan, nan, nan, sizes, why)
     if np.ptp(a) == 0 and np.ptp(b) == 0:
-        return Independent(difference, nan, nan, nan, nan, nan, nan, sizes, "all replicate means are equal")
+        why = "replicate means do not vary within a condition"
+        return Independent(difference, nan, nan, nan, nan, nan, nan, sizes, why)
     welch = ttest_ind(a, b, equal_var=False)
     low, high = welch.confidence_interval(0.95)
     shuffled = permutation_test(
@@ -498,6 +544,22 @@ def independent(x: ArrayLike, y: ArrayLike) -> Independent:
     )
     t, df, p = float(welch.statistic), float(welch.df), float(welch.pvalue)
     return Independent(difference, float(low), float(high), t, df, p, float(shuffled.pvalue), sizes)
+
+
+def sign_flips(d: ArrayLike) -> float:
+    """Two-sided permutation p of a mean difference of pairs: each pair may as well have had the other sign.
+
+    Exact up to 13 pairs, then from 9999 random flips. The smallest p with G pairs is 2 / 2^G: .0625 for 5, .031 for 6.
+    """
+    from scipy.stats import permutation_test
+
+    x = _finite(d)
+    if len(x) < 2 or not x.any():
+        return float("nan")
+    found = permutation_test(
+        (x,), np.mean, permutation_type="samples", vectorized=True, n_resamples=9999, rng=np.random.default_rng(0)
+    )
+    return float(found.pvalue)
 
 
 def holm(p: ArrayLike) -> Array:
@@ -527,6 +589,13 @@ def _adjust(p: ArrayLike, step: Callable[[Array], Array]) -> Array:
     order = tested[np.argsort(raw[tested], kind="stable")]
     adjusted[order] = np.minimum(step(raw[order]), 1.0)
     return adjusted
+
+
+def _paired(first: ArrayLike, second: ArrayLike) -> tuple[Array, Array]:
+    a, b = np.asarray(first, dtype=float).ravel(), np.asarray(second, dtype=float).ravel()
+    if len(a) != len(b):
+        raise BadInput(f"pairs: {len(a)} and {len(b)} values; a pair is the same cell measured twice: match them first")
+    return a, b
 
 
 def _finite(values: ArrayLike) -> Array:

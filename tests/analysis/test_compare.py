@@ -16,9 +16,10 @@ from scipy import ndimage
 from analysis import comparisons, verdict
 from analysis.compare import analyse, compare_run, main
 from analysis.fidelity import natural_spread
+from analysis.loose_files import from_paths
 from analysis.record import read_record
 from analysis.results import ONE_FIELD, Results
-from analysis.samples import TRUTH, from_paths, from_run, pair
+from analysis.samples import TRUTH, from_run, pair
 from data_io import convert
 from data_io.errors import REPORT_FAILED, BadInput
 from data_io.intake import Settings

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import ndimage as ndi
 from skimage.draw import polygon2mask
 
-from analysis.samples import from_paths
+from analysis.loose_files import from_paths
 from data_io import geojson, rois
 from data_io.errors import BadInput
 from data_io.polygons import fill
