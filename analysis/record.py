@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +108,18 @@ def curves(record: Record) -> list[Curve]:
     return found
 
 
+MAX_EXAMPLE_BYTES = 2**28
+"""Four crops of the largest size that a configuration allows, unpacked."""
+
+
+def _arrays(path: Path) -> list[NDArray[Any]]:
+    with zipfile.ZipFile(path) as packed:
+        if sum(member.file_size for member in packed.infolist()) > MAX_EXAMPLE_BYTES:
+            raise ValueError("a decompression bomb")
+    with np.load(path, allow_pickle=False) as arrays:
+        return [arrays[name] for name in ("image", "truth", "foreground")]
+
+
 @dataclass(frozen=True)
 class Example:
     """One crop as a network saw it: `(Y, X)` image, truth labels, foreground probability."""
@@ -117,14 +131,19 @@ class Example:
 
 
 def examples(record: Record) -> list[Example]:
-    """Read each trial's example crop that shows most cells; arrays only, never a pickle."""
+    """Read each trial's example crop that shows most cells; arrays only, never a pickle.
+
+    A file that holds anything else, or unpacks to more than any trial writes, is left out: it is only a picture.
+    """
     found = []
     for row in record.trials.to_dict("records"):
         path = record.folder / "trials" / str(row["trial"]) / "examples.npz"
         if not path.is_file():
             continue
-        with np.load(path, allow_pickle=False) as arrays:
-            image, truth, foreground = (arrays[name] for name in ("image", "truth", "foreground"))
+        try:
+            image, truth, foreground = _arrays(path)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            continue
         if not len(image):
             continue
         at = int(np.argmax([len(np.unique(crop)) for crop in truth]))

@@ -128,7 +128,7 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def harmless(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with an apostrophe before text that starts like a formula; numbers are untouched."""
+    """Return the table with an apostrophe before text and names of columns that start like a formula; numbers stay."""
     import pandas as pd
 
     changed = {
@@ -136,4 +136,5 @@ def harmless(table: pd.DataFrame) -> pd.DataFrame:
         for name, column in table.items()
         if not pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     }
-    return table.assign(**changed)
+    names = {name: f"'{name}" for name in table if isinstance(name, str) and name.startswith(FORMULA)}
+    return table.assign(**changed).rename(columns=names)
