@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from analysis import (
+    against_truth,
     chapters,
     conventions,
     decoding,
     definitions,
     density,
+    differences,
     early_stopping,
     examples,
     figures,
@@ -35,12 +37,12 @@ def page(results: Results) -> Page:
         examples.example_chapter(results, looks),
         examples.overlay_chapter(results),
         worst_cells.worst_chapter(results, looks),
-        chapters.agreement_chapter(results, looks),
+        against_truth.agreement_chapter(results, looks),
         chapters.trait_chapter(results, looks),
         density.density_chapter(results, looks),
         rounding.rounding_chapter(results, looks),
         conventions.convention_chapter(results),
-        chapters.comparison_chapter(results),
+        differences.difference_chapter(results),
         decoding.decoding_chapter(record, looks) if record else None,
         search_chapters.leaderboard_chapter(record) if record else None,
         search_chapters.table_1_chapter(record) if record else None,

@@ -14,7 +14,7 @@ import pandas as pd
 from analysis import figures
 from analysis.comparisons import LEVEL
 from analysis.matched import clusterings, matched, percent
-from analysis.report import Block, Cell, Gallery, Section, Table, number, significant
+from analysis.report import Block, Cell, Gallery, Section, Table, number, p_value, significant, with_ci
 from analysis.results import ONE_FIELD, ordered
 from analysis.samples import INDEPENDENT
 from analysis.slope import clustered_slope
@@ -100,8 +100,8 @@ def density_chapter(results: Results, looks: Mapping[str, Look]) -> Section | No
             row["method"],
             str(row["n_cells"]),
             number(100 * row["touching"], 0),
-            Cell(significant(row["slope"]), below=_ci(row["low"], row["high"])),
-            "< 0.001" if row["p_holm"] < 0.001 else number(row["p_holm"]),
+            with_ci(row["slope"], (row["low"], row["high"])),
+            p_value(row["p_holm"]),
             row["verdict"],
         ]
         for row in table.to_dict("records")
@@ -122,7 +122,7 @@ def density_chapter(results: Results, looks: Mapping[str, Look]) -> Section | No
         f"95 % interval, clustered, none below 5 clusters; {MOST} is {MOST} or more."
     )
     blocks: tuple[Block, ...] = (
-        Gallery(pictures, drawn),
+        Gallery(pictures, drawn, figures.legend(methods, looks)),
         Table(
             "Does the error change with the number of neighbours?", columns, rows, ("trait", "method", "in words"), note
         ),
@@ -144,12 +144,7 @@ def _picture(trait: str, groups: Mapping[str, pd.DataFrame], looks: Mapping[str,
         axis.axhline(0, color=figures.INK, linewidth=0.8)
         axis.set_xticks(range(MOST + 1), [*map(str, range(MOST)), f"{MOST}+"])
         axis.set(title=trait, xlabel="touching neighbours", ylabel="error (%)")
-        axis.legend(fontsize=7.5, frameon=False)
         told = "; ".join(f"{m} {', '.join(significant(v, 2) for v in own['error'])}" for m, own in groups.items())
         data = pd.concat([own.assign(method=m) for m, own in groups.items()], ignore_index=True)
         alt = f"Mean error of {trait} in % for cells with 0, 1, 2, {MOST} or more touching neighbours: {told}."
         return figures.svg(figure, alt, name=f"density_{trait}", data=data)
-
-
-def _ci(low: float, high: float) -> str:
-    return f"{significant(low)} to {significant(high)}" if np.isfinite([low, high]).all() else ""

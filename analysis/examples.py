@@ -55,9 +55,9 @@ def _outlines(results: Results, looks: Mapping[str, Look]) -> Gallery:
         alt = f"Crop of {where} with the outlines drawn by {method}{' over those of the truth' if known else ''}"
         picture = pixels.outlines(image[window], drawn, alt, name=f"outlines_{method}")
         pictures.append(figures.captioned(picture, method))
-    legend = [(method, looks[method].colour) for method in methods]
+    legend = [(method, looks[method].colour, figures.SQUARE) for method in methods]
     if known:
-        legend.append(("truth (visible where the method's outline differs)", figures.YELLOW))
+        legend.append(("truth (visible where the method's outline differs)", figures.YELLOW, figures.SQUARE))
     at = f"rows {window[0].start} to {window[0].stop}, columns {window[1].start} to {window[1].stop}"
     caption = f"The crop of {where} with most outline in the reference ({at}); the same for every method."
     return Gallery(pictures, caption, tuple(legend), wide=True)
@@ -80,9 +80,9 @@ def overlay_chapter(results: Results) -> Section | None:
         picture = pixels.confusion(image, truth, pred, alt, name=f"pixels_{method}")
         pictures.append(figures.captioned(figures.with_data(picture, _right_and_wrong(results, method)), caption))
     legend = (
-        ("found (true positive)", pixels.FOUND),
-        ("missed (false negative)", pixels.MISSED),
-        ("invented (false positive)", pixels.INVENTED),
+        ("found (true positive)", pixels.FOUND, figures.SQUARE),
+        ("missed (false negative)", pixels.MISSED, figures.SQUARE),
+        ("invented (false positive)", pixels.INVENTED, figures.SQUARE),
     )
     caption = f"{key[0]}, frame {key[1]}. Pixels, not cells: two cells drawn as one look right here and cost F1 and PQ."
     gallery = Gallery(pictures, caption, legend, wide=True)

@@ -76,6 +76,28 @@ def looks(methods: Sequence[str]) -> dict[str, Look]:
     return own | fixed
 
 
+MARKS = {
+    "o": "M5 1a4 4 0 1 1 0 8a4 4 0 1 1 0-8z",
+    "s": "M1 1h8v8h-8z",
+    "^": "M5 1L9.4 9H.6z",
+    "D": "M5 .5L9.5 5L5 9.5L.5 5z",
+    "v": "M.6 1h8.8L5 9z",
+    "P": "M3.5 1h3v2.5H9v3H6.5V9h-3V6.5H1v-3h2.5z",
+    "X": "M1 2.5L2.5 1L5 3.5L7.5 1L9 2.5L6.5 5L9 7.5L7.5 9L5 6.5L2.5 9L1 7.5L3.5 5z",
+    "*": "M5 .5L6.2 3.8L9.6 3.9L6.9 6L7.9 9.4L5 7.4L2.1 9.4L3.1 6L.4 3.9L3.8 3.8z",
+}
+"""Outlines of the markers in a box of 10 by 10, for a legend beside the figures."""
+SQUARE = MARKS["s"]
+
+
+def legend(names: Sequence[str], looks: Mapping[str, Look]) -> tuple[tuple[str, str, str], ...]:
+    """Return name, colour and mark of each method, for `report.Gallery`."""
+    drawn = [(name, looks.get(name, NOBODY)) for name in names]
+    return tuple(
+        (name, "currentColor" if look.colour == INK else look.colour, MARKS[look.marker]) for name, look in drawn
+    )
+
+
 NOBODY = Look(BLUE, "o")
 """The look of what has none of its own."""
 
@@ -155,9 +177,11 @@ def heat_map(
 
     `ends` are the lower and the upper ends of the intervals, of the same shape, NaN where there is none.
     """
-    with canvas(1.7 + 1.0 * len(columns), 1.3 + (0.46 if ends else 0.34) * len(rows)) as (figure, axis):
+    longest = max(map(len, columns))
+    size = 1.2 + 1.05 * len(columns), 0.6 + 0.035 * longest + (0.46 if ends else 0.34) * len(rows)
+    with canvas(*size) as (figure, axis):
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        image = axis.imshow(np.ma.masked_invalid(values), cmap="cividis", aspect="auto")
+        axis.imshow(np.ma.masked_invalid(values), cmap="cividis", aspect="auto")
         for (y, x), value in np.ndenumerate(values):
             if not np.isfinite(value):
                 continue
@@ -169,9 +193,8 @@ def heat_map(
                 axis.text(x, y + 0.2, f"{ends[0][y, x]:.3f} to {ends[1][y, x]:.3f}", fontsize=6, **at)
         axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
         axis.set_yticks(range(len(rows)), rows)
-        axis.set_title(title)
+        axis.set_title(f"{title}: {label}")
         axis.spines[:].set_visible(False)
-        figure.colorbar(image, ax=axis, label=label, format="%.2f")
         top, left = divmod(int(np.nanargmax(values)), len(columns))
         cells = [(r, c) for r in range(len(rows)) for c in range(len(columns))]
         data = pd.DataFrame({"row": [rows[r] for r, _ in cells], "column": [columns[c] for _, c in cells]})

@@ -52,14 +52,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures side by side, two a row when `wide`, many when `small`; they wrap on a narrow page."""
+    """Pictures side by side, two a row when `wide`, four when `medium`, many when `small`; they wrap on a narrow page.
+
+    An entry of the `legend` is a name, a colour and the outline of its mark in a box of 10 by 10.
+    """
 
     pictures: list[Picture]
     caption: str = ""
-    legend: tuple[tuple[str, str], ...] = ()
+    legend: tuple[tuple[str, str, str], ...] = ()
     folded: bool = False
     small: bool = False
     wide: bool = False
+    medium: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,18 @@ def interval(ci: Sequence[float] | None, digits: int = 3) -> str:
     if ci is None or any(not math.isfinite(float(end)) for end in ci):
         return MISSING
     return f"{float(ci[0]):.{digits}f} to {float(ci[1]):.{digits}f}"
+
+
+def with_ci(value: float, ci: Sequence[float]) -> Cell:
+    """Write a number with its interval below it, where there is one."""
+    known = all(math.isfinite(_float(end)) for end in ci)
+    return Cell(significant(value), below=f"{significant(ci[0])} to {significant(ci[1])}" if known else "")
+
+
+def p_value(value: object) -> str:
+    """Write a p-value: "< 0.001", three decimals, or a dash where nothing was tested."""
+    p = _float(value)
+    return MISSING if not math.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _float(value: object) -> float:

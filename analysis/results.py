@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis import scores
+from analysis.choice import choose
 from analysis.record import trial_name
 from analysis.report import MISSING
 from analysis.samples import CLASSICAL
@@ -47,6 +48,11 @@ class Results:
     def scored(self) -> dict[str, dict[str, Any]]:
         """Scores of every counted method on the compared frames."""
         return {name: scores.score(found, self.clusters) for name, found in self.counted.items()}
+
+    @cached_property
+    def choices(self) -> pd.DataFrame:
+        """Which method to use for which trait, see `choice.choose`."""
+        return choose(self.study, self.agreement, self.counted, self.clusters)
 
     @property
     def clusters(self) -> list[Hashable]:
@@ -109,6 +115,11 @@ def model_name(results: Results, method: str) -> str:
     if method == CLASSICAL:
         return "no learning (local SD, Otsu)"
     return trial_name(results.summary.get("targets", {}).get(method, {}).get("configuration", {})) or MISSING
+
+
+def unit(trait: str) -> str:
+    """Name the unit of a trait; nothing for a ratio."""
+    return {"area": "px\N{SUPERSCRIPT TWO}", "perimeter": "px", "radius": "px"}.get(trait, "")
 
 
 def or_nan(value: object) -> float:

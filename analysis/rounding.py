@@ -15,7 +15,7 @@ import pandas as pd
 from analysis import figures
 from analysis.comparisons import LEVEL
 from analysis.matched import clusterings, matched, values
-from analysis.report import Cell, Gallery, Section, Table, interval, number
+from analysis.report import Cell, Gallery, Section, Table, interval, number, p_value
 from analysis.results import ONE_FIELD, ordered
 from analysis.slope import clustered_slope
 from analysis.statistics import holm
@@ -92,7 +92,7 @@ def rounding_chapter(results: Results, looks: Mapping[str, Look]) -> Section | N
             str(row["n_cells"]),
             Cell(number(row["slope"], 2), below=_small(row)),
             number(row["kept"], 2),
-            "< 0.001" if row["p_holm"] < 0.001 else number(row["p_holm"]),
+            p_value(row["p_holm"]),
             row["verdict"],
         ]
         for row in table.to_dict("records")

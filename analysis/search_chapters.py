@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis import figures
 from analysis.record import Record, curves, trial_name, varied
-from analysis.report import MISSING, Block, Cell, Gallery, Section, Table, interval, number, shade, significant
+from analysis.report import MISSING, Block, Cell, Gallery, Section, Table, interval, number, shade, significant, with_ci
 from analysis.results import or_nan
 
 if TYPE_CHECKING:
@@ -38,12 +39,10 @@ def leaderboard_chapter(record: Record) -> Section | None:
             tie = "chosen" if chosen else "tie" if row.get("top_set") else ""
             rows.append(
                 [
-                    Cell(trial_name(row, settings), strong=chosen),
-                    str(row["trial"]),
+                    Cell(trial_name(row, settings), strong=chosen, below=str(row["trial"])),
                     Cell(number(row["validation"]), below="" if ci == MISSING else ci),
                     *([_over_seeds(row)] if repeated else []),
                     tie,
-                    _millions(row),
                     *_cost(row),
                     significant(row.get("peak_memory_mb")),
                     significant(row.get("megapixels_per_second")),
@@ -51,20 +50,20 @@ def leaderboard_chapter(record: Record) -> Section | None:
             )
         objective = found.get("objective", record.summary.get("search", {}).get("objective", ""))
         mean = ("mean over seeds",) if repeated else ()
-        columns = ("model", "trial", f"validation {objective}".strip(), *mean, "standing", *COSTS, "memory MB", "Mpx/s")
-        words = ("model", "trial", "standing")
-        tables.append(Table(f"{target}: candidates", columns, rows, words, LEADERBOARD_NOTE, folded=len(rows) > 15))
+        score = {"pq": "PQ", "iou": "dataset IoU"}.get(objective, objective)
+        columns = ("model", f"validation {score}".strip(), *mean, "standing", *COSTS, "memory MB", "Mpx/s")
+        tables.append(Table(f"{target}: candidates", columns, rows, ("model", "standing"), folded=len(rows) > 15))
         if found.get("sentence"):
             paragraphs.append(f"{target}: {found['sentence']}")
-    return Section("leaderboard", "Leaderboard", tuple(paragraphs), tuple(tables), "The search")
+    return Section("leaderboard", "Leaderboard", (LEADERBOARD_NOTE, *paragraphs), tuple(tables), "The search")
 
 
 COSTS = ("million parameters", "training time", "GPU share", "GPU hours")
 LEADERBOARD_NOTE = (
-    "Small print: 95 % interval, clustered. A tie cannot be told apart from the best on these validation frames. GPU "
-    "share is the part of one GPU a trial had, so two training times compare only at equal shares; GPU hours are time "
-    "x share. Memory is the peak while training, on a CPU of the whole process; Mpx/s are frame megapixels predicted "
-    "per second."
+    "The candidates as the choice saw them; small print: 95 % interval, clustered. A tie cannot be told apart from the "
+    "best on these validation frames. GPU share is the part of one GPU a trial had, so two training times compare only "
+    "at equal shares; GPU hours are time x share. Memory is the peak while training, on a CPU of the whole process; "
+    "Mpx/s are frame megapixels predicted per second."
 )
 
 
@@ -87,9 +86,10 @@ def _millions(row: Mapping[str, Any]) -> str:
 
 
 def _cost(row: Mapping[str, Any]) -> list[str]:
-    """Training time, GPU share and GPU hours of a trial."""
+    """Millions of parameters, training time, GPU share and GPU hours of a trial."""
     gpus = or_nan(row.get("gpus"))
-    return [duration(or_nan(row.get("seconds"))), "CPU" if gpus == 0 else number(gpus, 2), number(row.get("gpu_hours"))]
+    share = "CPU" if gpus == 0 else number(gpus, 2)
+    return [_millions(row), duration(or_nan(row.get("seconds"))), share, number(row.get("gpu_hours"))]
 
 
 def duration(seconds: float) -> str:
@@ -107,44 +107,64 @@ def table_1_chapter(record: Record) -> Section | None:
         return None
     crops = cells["crop"].dropna() if "crop" in cells else pd.Series(dtype=float)
     usual = crops.mode().iloc[0] if len(crops) else None
-    tables, pictures, columns = [], [], ("model", "test dataset IoU", "test PQ", "training loss", "epochs", *COSTS)
+    pictures = []
     for target, own in cells.groupby("target", sort=False):
-        grid = own.pivot_table("test_dataset_iou", "architecture", "encoder", sort=False)
-        names = [str(name) for name in grid.index], [str(name) for name in grid.columns]
-        values = grid.to_numpy(float)
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        across: list[list[Cell | str]] = [
-            [name, *(Cell(number(value), shade(value, low, high)) for value in line)]
-            for name, line in zip(names[0], values, strict=True)
-        ]
-        title = f"{target}: dataset IoU on the test frames, {SCORED_ONCE}"
-        tables.append(Table(title, ("architecture", *names[1]), across, ("architecture",)))
+        names, values, ends = _grid(own)
         if values.size > 1:
-            pictures.append(figures.heat_map(values, *names, str(target), "test dataset IoU"))
-        rows: list[list[Cell | str]] = [
-            [
-                trial_name(row) + (f" ({int(row['crop'])} px)" if crops.size and row["crop"] != usual else ""),
-                number(row["test_dataset_iou"]),
-                number(row.get("test_pq")),
-                number(row.get("train_loss"), 4),
-                number(row.get("epochs"), 0),
-                _millions(row),
-                *_cost(row),
-            ]
-            for row in own.to_dict("records")
+            pictures.append(figures.heat_map(values, *names, str(target), "test dataset IoU", ends))
+    rows: list[list[Cell | str]] = [
+        [
+            str(row["target"]),
+            trial_name(row) + (f" ({int(row['crop'])} px)" if crops.size and row["crop"] != usual else ""),
+            _millions(row),
+            with_ci(or_nan(row["test_dataset_iou"]), [or_nan(row.get(f"test_dataset_iou_{end}")) for end in ENDS]),
+            number(row.get("test_pq")),
+            number(row.get("train_loss"), 4),
+            number(row.get("epochs"), 0),
+            *_cost(row)[1:],
         ]
-        tables.append(Table(f"{target}: what each cell cost", columns, rows, ("model",), folded=len(rows) > 15))
-    blocks: list[Block] = [*tables]
-    if pictures:
-        blocks.insert(0, Gallery(pictures, f"Test frames, {SCORED_ONCE}. A blank cell was not completed."))
+        for row in cells.to_dict("records")
+    ]
+    title = f"Every architecture and encoder on the test frames, {SCORED_ONCE}"
+    table = Table(title, TABLE_1, rows, ("target", "model"), folded=len(rows) > 40)
+    known = "test_dataset_iou_low" in cells and cells["test_dataset_iou_low"].notna().any()
+    small = "Small print: 95 % interval, clustered. " if known else ""
+    caption = f"Dataset IoU on the test frames, {SCORED_ONCE}. {small}A blank cell was not completed."
+    blocks: tuple[Block, ...] = (Gallery(pictures, caption), table) if pictures else (table,)
     lead = (
         f"Every completed combination on the test frames, {SCORED_ONCE}: the best cell here is not a recommendation, "
         "the verdict is. Where losses, settings or seeds were tried, the cell shows the trial that was best on "
-        "validation. The training loss is that of the epoch used. Training times compare only at equal GPU shares."
+        "validation. The training loss is that of the epoch used. Training times compare only at equal GPU shares. "
+        + ("Intervals are of one trained network each: another seed may lie outside." if known else "")
     )
     odd = f" Crops are {int(usual)} px; other sizes are marked." if usual is not None and crops.nunique() > 1 else ""
     title = "Table 1: architectures and encoders on the test frames"
-    return Section("table-1", title, (lead + odd,), tuple(blocks), "The search", "Table 1")
+    return Section("table-1", title, (lead + odd,), blocks, "The search", "Table 1")
+
+
+TABLE_1 = (
+    "target", "model", "million parameters", "test dataset IoU", "test PQ", "training loss", "epochs", "training time",
+    "GPU share", "GPU hours",
+)  # fmt: skip
+ENDS = ("low", "high")
+
+Grid = tuple[tuple[list[str], list[str]], NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.float64]] | None]
+
+
+def _grid(own: pd.DataFrame) -> Grid:
+    """Spread the test IoU of one target over architectures and encoders: names, values, ends of the intervals."""
+    keys = own[["architecture", "encoder"]].astype(str)
+    names = [list(dict.fromkeys(keys[key])) for key in keys]
+
+    def spread(column: str) -> NDArray[np.float64]:
+        grid = np.full((len(names[0]), len(names[1])), np.nan)
+        if column in own:
+            at = [keys[key].map(names[k].index).to_numpy(int) for k, key in enumerate(keys)]
+            grid[at[0], at[1]] = own[column].to_numpy(float)
+        return grid
+
+    low, high = (spread(f"test_dataset_iou_{end}") for end in ENDS)
+    return (names[0], names[1]), spread("test_dataset_iou"), (low, high) if np.isfinite(low).any() else None
 
 
 def completed_cells(trials: pd.DataFrame) -> pd.DataFrame:

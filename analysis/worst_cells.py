@@ -109,12 +109,20 @@ def _boxes(labels: Labels) -> dict[int, tuple[int, int, int, int]]:
 
 
 def worst(found: list[Mistake]) -> list[Mistake]:
-    """Return the `SHOWN` mistakes with most wrong pixels, at most `EACH` of a kind."""
+    """Return the `SHOWN` mistakes with most wrong pixels, at most `EACH` of a kind and one of a place in any frame."""
     kept: list[Mistake] = []
     for mistake in sorted(found, key=lambda m: (-m.wrong, m.field, m.frame, m.box)):
-        if sum(other.kind == mistake.kind for other in kept) < EACH:
+        alike = sum(other.kind == mistake.kind for other in kept)
+        if alike < EACH and not any(_same_place(mistake, other) for other in kept):
             kept.append(mistake)
     return kept[:SHOWN]
+
+
+def _same_place(a: Mistake, b: Mistake) -> bool:
+    """Tell whether the middle of one lies in the box of the other: a cell stays where it is from frame to frame."""
+    middle = (a.box[0] + a.box[2]) / 2, (a.box[1] + a.box[3]) / 2
+    inside = all(b.box[k] <= middle[k] <= b.box[k + 2] for k in (0, 1))
+    return a.field == b.field and inside
 
 
 def worst_chapter(results: Results, looks: Mapping[str, Look]) -> Section | None:
@@ -134,6 +142,7 @@ def worst_chapter(results: Results, looks: Mapping[str, Look]) -> Section | None
             [_picture(study, method, mistake, looks) for mistake in worst(found[method])],
             f"{method}: where most pixels are wrong (yellow: truth, {method} in its colour)",
             folded=at > 0,
+            medium=True,
         )
         for at, method in enumerate(methods)
         if found[method]

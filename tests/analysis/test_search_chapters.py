@@ -70,31 +70,55 @@ def chapter(section: Section | None) -> Section:
     return section
 
 
+def table_1(section: Section | None) -> list[list[str]]:
+    """Return the rows of Table 1."""
+    return next(texts(block) for block in chapter(section).blocks if isinstance(block, Table))
+
+
 def test_table_1_shows_the_trial_that_was_best_on_validation_not_the_best_on_test() -> None:
     cells = completed_cells(TRIALS).set_index(["target", "architecture", "encoder"])["trial"]
     assert cells["two_class", "unet", "resnet18"] == "a"
-    grid = texts(chapter(table_1_chapter(record())).blocks[1])
-    assert grid == [["unet", "0.861", "0.811"], ["pan", "0.872", "\N{EN DASH}"]]
+    heat = chapter(table_1_chapter(record())).blocks[0]
+    assert isinstance(heat, Gallery)
+    assert len(heat.pictures) == 1, "a heat map of a single cell says nothing"
+    assert heat.pictures[0].data.splitlines() == [
+        "row,column,test dataset IoU",
+        "unet,resnet18,0.861",
+        "unet,vgg19,0.811",
+        "pan,resnet18,0.872",
+        "pan,vgg19,",
+    ]
 
 
 def test_table_1_gives_parameters_loss_and_training_time_with_the_gpu_share() -> None:
-    section = chapter(table_1_chapter(record()))
-    rows = texts(section.blocks[2])
-    assert rows[0] == ["unet / resnet18 / dice", "0.861", "0.700", "0.0421", "10", "14.3", "2:05", "0.25", "0.009"]
-    assert rows[1][0] == "pan / resnet18 / dice (256 px)"
-    assert rows[2][6] == "1:02:05"
-    assert texts(section.blocks[-1])[0][-2] == "CPU"
+    rows = table_1(table_1_chapter(record()))
+    assert rows[0] == [
+        "two_class", "unet / resnet18 / dice", "14.3", "0.861", "0.700", "0.0421", "10", "2:05", "0.25", "0.009",
+    ]  # fmt: skip
+    assert rows[1][1] == "pan / resnet18 / dice (256 px)"
+    assert rows[2][7] == "1:02:05"
+    assert rows[3][-2] == "CPU"
+
+
+def test_table_1_and_its_heat_map_give_the_interval_where_there_is_one() -> None:
+    known = TRIALS.assign(test_dataset_iou_low=0.8, test_dataset_iou_high=[0.9, 0.9, np.nan, 0.9, 0.9, 0.9])
+    heat, table = chapter(table_1_chapter(record(known))).blocks
+    assert isinstance(heat, Gallery)
+    assert isinstance(table, Table)
+    assert "95 % interval" in heat.caption
+    drawn = base64.b64decode(heat.pictures[0].src.partition("base64,")[2]).decode()
+    assert drawn.count(">0.800 to 0.900</text>") == 2, "not for the cell whose upper end is missing"
+    assert [row[3].below for row in table.rows if isinstance(row[3], Cell)] == [
+        "0.800 to 0.900",
+        "",
+        *["0.800 to 0.900"] * 2,
+    ]
 
 
 def test_every_test_table_says_that_nothing_was_chosen_from_it() -> None:
     section = chapter(table_1_chapter(record()))
-    pictures = section.blocks[0]
-    assert isinstance(pictures, Gallery)
-    assert SCORED_ONCE in pictures.caption
     assert SCORED_ONCE in section.paragraphs[0]
-    grids = [b for b in section.blocks if isinstance(b, Table) and "dataset IoU" in b.caption]
-    assert len(grids) == 2
-    assert all(SCORED_ONCE in grid.caption for grid in grids)
+    assert all(SCORED_ONCE in block.caption for block in section.blocks)
 
 
 def test_the_heat_map_writes_every_value_and_leaves_missing_cells_blank() -> None:
@@ -108,20 +132,21 @@ def test_the_heat_map_writes_every_value_and_leaves_missing_cells_blank() -> Non
 def test_the_leaderboard_marks_choice_and_ties_and_names_what_a_model_costs() -> None:
     section = chapter(leaderboard_chapter(record()))
     rows = texts(section.blocks[0])
-    assert [row[1:4] for row in rows[:3]] == [["b", "0.720", "chosen"], ["a", "0.710", "tie"], ["a2", "0.700", ""]]
-    assert rows[0][4:] == ["14.3", "2:05", "1.00", "0.009", "3,120", "41.5"]
-    below = section.blocks[0].rows[0][2]  # type: ignore[union-attr]
-    assert isinstance(below, Cell)
-    assert below.below == "0.660 to 0.740"
-    assert section.paragraphs == ("two_class: b and a cannot be told apart.",)
+    assert [row[1:3] for row in rows[:3]] == [["0.720", "chosen"], ["0.710", "tie"], ["0.700", ""]]
+    assert rows[0][3:] == ["14.3", "2:05", "1.00", "0.009", "3,120", "41.5"]
+    name, value = section.blocks[0].rows[0][:2]  # type: ignore[union-attr]
+    assert isinstance(name, Cell)
+    assert isinstance(value, Cell)
+    assert (name.below, value.below) == ("b", "0.660 to 0.740")
+    assert section.paragraphs[1:] == ("two_class: b and a cannot be told apart.",)
 
 
 def test_an_older_table_without_the_new_columns_is_shown_as_far_as_it_goes() -> None:
     new = ["gpus", "gpu_hours", "peak_memory_mb", "megapixels_per_second", "crop", "test_pq"]
     old = TRIALS.drop(columns=[*new, "validation", "validation_low", "validation_high", "top_set"])
     assert leaderboard_chapter(record(old)) is None
-    assert texts(chapter(table_1_chapter(record(old))).blocks[1])[0][0] == "unet"
-    assert texts(chapter(leaderboard_chapter(record(TRIALS.drop(columns=new)))).blocks[0])[0][5] == "2:05"
+    assert table_1(table_1_chapter(record(old)))[0][1] == "unet / resnet18 / dice"
+    assert texts(chapter(leaderboard_chapter(record(TRIALS.drop(columns=new)))).blocks[0])[0][4] == "2:05"
     assert table_1_chapter(record(TRIALS.drop(columns="test_dataset_iou"))) is None
     assert table_1_chapter(record(pd.DataFrame())) is None
 
