@@ -107,6 +107,8 @@ def trials_table(plan: Plan, ledger: Ledger, parameters: Mapping[str, int], sele
                 "validation_high": _number(candidate.get("high")),
                 "top_set": bool(candidate.get("tie", False)) and selection.standings[trial.target]["ranked"],
                 "test_dataset_iou": test.get("dataset_iou", math.nan),
+                "test_dataset_iou_low": test.get("dataset_iou_low", math.nan),
+                "test_dataset_iou_high": test.get("dataset_iou_high", math.nan),
                 "test_pq": test.get("pq", math.nan),
             }
         )

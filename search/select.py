@@ -43,7 +43,10 @@ def eligible(
 def scores_of(
     trial: TrialConfig, decode: dict[str, Any], folder: Path, dataset: Dataset, refs: Sequence[FrameRef]
 ) -> dict[str, float]:
-    """``dataset_iou`` and ``pq`` of a trial's best checkpoint on annotated frames; NaN without frames."""
+    """``dataset_iou`` and ``pq`` of a trial's best checkpoint on annotated frames; NaN without frames.
+
+    Where the frames are enough for an interval its ends are ``dataset_iou_low`` and ``dataset_iou_high``.
+    """
     if not refs:
         return {"dataset_iou": float("nan"), "pq": float("nan")}
     network, _ = load_best(trial, folder, dataset.channels)
@@ -52,8 +55,9 @@ def scores_of(
     for ref, prediction in zip(refs, inference.predict_frames(network, images), strict=True):
         cells = methods.target_named(trial.target).decode(prediction, params)
         counts.append(frame_counts(dataset.labels(ref), cells))
-    found = score(counts)
-    return {"dataset_iou": float(found["dataset_iou"]), "pq": float(found["pq_50"])}
+    found = score(counts, clusters_of([(ref.field, ref.frame) for ref in refs]))
+    ends = dict(zip(("dataset_iou_low", "dataset_iou_high"), found["dataset_iou_ci"] or (), strict=False))
+    return {"dataset_iou": float(found["dataset_iou"]), "pq": float(found["pq_50"]), **ends}
 
 
 def hand_over(
@@ -124,7 +128,7 @@ class Selection:
     candidates
         By trial: validation objective, interval and tie mark of its configuration, decode parameters, speed.
     test
-        ``dataset_iou`` and ``pq`` by trial, scored once after the choice.
+        ``dataset_iou`` with the ends of its interval and ``pq`` by trial, scored once after the choice.
     across
         `top_set.standing` of the targets' chosen models to each other; None for one target or a Pareto objective.
     left_out
