@@ -246,12 +246,17 @@ def _accumulate(
     boxes = np.empty((n_cells, 4), np.int64)
     boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = height, width, 0, 0
     first = np.full(n_cells, -1, np.int64)  # column of the first pixel; moments are about it until the end
-    pairs = np.empty((1024, 2), np.int64)
+    pairs = np.empty((2 * width, 2), np.int64)
     n_pairs = 0
-    framed = np.zeros((height + 2, width + 2), np.int32)
-    framed[1:-1, 1:-1] = cells
+    rows = np.zeros((2, width + 2), np.int32)  # two rows at a time, framed by background
     for y in range(height + 1):
-        before, row = framed[y], framed[y + 1]
+        before, row = rows[y % 2], rows[1 - y % 2]
+        if y < height:
+            row[1:-1] = cells[y]
+        else:
+            row[:] = 0
+        if n_pairs + 2 * width > len(pairs):  # not within the loop below, which would be slower by a third
+            pairs = np.concatenate((pairs, np.empty_like(pairs)))
         for x in range(width + 1):
             here, above, left, corner = row[x + 1], before[x + 1], row[x], before[x]
             if here > 0:
@@ -276,8 +281,6 @@ def _accumulate(
                 sums[cell - 1, 6] += CROFTON[code]
             for other in (above, left):
                 if here > 0 and other > 0 and here != other:
-                    if n_pairs == len(pairs):
-                        pairs = np.concatenate((pairs, np.empty_like(pairs)))
                     pairs[n_pairs, 0], pairs[n_pairs, 1] = min(here, other) - 1, max(here, other) - 1
                     n_pairs += 1
     for at in range(n_cells):
@@ -380,16 +383,16 @@ def _largest_level_set(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the closed marching-squares contour of largest area, high values 4-connected, as in find_contours."""
     height, width = values.shape
     seen = np.zeros((height, width), np.bool_)
-    best, best_area = np.empty((0, 2)), 0.0
     trail = np.empty((4 * height * width, 2))
+    best_y, best_x, best_area = 0, 0, 0.0
     for y in range(height):
         for x in range(1, width):
             if values[y, x] > LEVEL and values[y, x - 1] <= LEVEL and not seen[y, x]:
-                points = trail[: _follow(values, y, x, seen, trail)]
-                area = abs(signed_area(points))
+                area = abs(signed_area(trail[: _follow(values, y, x, seen, trail)]))
                 if area > best_area:
-                    best, best_area = points.copy(), area
-    return best
+                    best_y, best_x, best_area = y, x, area
+    # walked again rather than kept: an array assigned within the loops would make them four times as slow
+    return trail[: _follow(values, best_y, best_x, seen, trail)].copy() if best_area > 0 else np.empty((0, 2))
 
 
 @njit(cache=True, nogil=True)

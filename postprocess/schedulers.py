@@ -43,17 +43,14 @@ class Scheduler:
         BadInput
             The scheduler has gone away.
         """
-        from dask.delayed import delayed
-
-        graph = [delayed(task, pure=False)() for task in tasks]
         try:
-            return self.run(graph)
+            return self.run(_graph(tasks))
         except Exception:
             self.alive()
         done = []
-        for place, task in enumerate(graph):
+        for place, task in enumerate(tasks):
             try:
-                done += self.run([task])
+                done += self.run(_graph([task]))
             except Exception as fault:
                 self.alive()
                 done.append(lost(place, fault))
@@ -86,6 +83,13 @@ def scheduler(name: str) -> Iterator[Scheduler]:
         yield from _at(name)
     else:
         raise BadInput(f"scheduler {name!r}: unknown; choose {', '.join(NAMES)} or tcp://HOST:PORT")
+
+
+def _graph(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Return new Dask tasks; under an old name Dask would not try again what died beside the one that kills workers."""
+    from dask.delayed import delayed
+
+    return [delayed(task, pure=False)() for task in tasks]
 
 
 def _computed(where: Any, graph: list[Any]) -> list[Any]:
@@ -142,14 +146,18 @@ def _at(address: str) -> Iterator[Scheduler]:
 
         def computed(graph: list[Any]) -> list[Any]:
             futures = client.compute(graph)  # type: ignore[no-untyped-call]
-            while True:
-                try:
-                    with client.as_current():  # whom `wait` asks, for this client is nobody's default
-                        wait(futures, timeout=WORKER_SECONDS)  # type: ignore[no-untyped-call]
-                except TimeoutError:
-                    alive()  # a cluster that has lost its workers for good would be waited for without an end
-                else:
-                    return list(client.gather(futures))  # type: ignore[no-untyped-call]
+            try:
+                while True:
+                    try:
+                        with client.as_current():  # whom `wait` asks, for this client is nobody's default
+                            wait(futures, timeout=WORKER_SECONDS)  # type: ignore[no-untyped-call]
+                    except TimeoutError:
+                        alive()  # a cluster that has lost its workers for good would be waited for without an end
+                    else:
+                        return list(client.gather(futures))  # type: ignore[no-untyped-call]
+            finally:
+                for future in futures:  # else what an error still holds is computed again when its worker dies
+                    future.release()
 
         try:
             alive()

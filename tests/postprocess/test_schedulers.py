@@ -62,9 +62,11 @@ def dask_cluster(monkeypatch):
         clusters.append(cluster)
         return cluster.scheduler_address
 
-    yield start
-    for cluster in clusters:
-        cluster.close(timeout=20)
+    # workers that come back slowly after they died are not given up, and few deaths are enough: each costs a start
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h", "distributed.scheduler.allowed-failures": 1}):
+        yield start
+        for cluster in clusters:
+            cluster.close(timeout=20)
 
 
 @pytest.fixture
@@ -125,8 +127,7 @@ def test_a_dead_dask_worker_changes_nothing_and_a_frame_that_kills_workers_is_li
     frame = next(job.ref.frame for job in plan(open_stage(run_dir)) if job.method == "star")
     preload = tmp_path / "preload.py"
     preload.write_text(PATCH.format(frame=frame))
-    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):  # each death costs the start of a worker
-        address = dask_cluster(preload=[str(preload)])
+    address = dask_cluster(preload=[str(preload)])
     assert not run(renewed(run_dir), address).failed
     assert (run_dir / "killed_once").exists(), "a worker did die"
     equal(results(run_dir), alone)
@@ -141,6 +142,22 @@ def test_a_dead_dask_worker_changes_nothing_and_a_frame_that_kills_workers_is_li
     again = run(run_dir, "sync")
     assert (again.computed, again.failed) == (1, ())
     equal(results(run_dir), alone)
+
+
+def test_what_died_with_others_is_tried_again_alone_under_a_new_name():
+    names = []
+
+    def run_graph(graph):
+        names.extend(task.key for task in graph)
+        results = [task.compute(scheduler="sync") for task in graph]
+        if len(graph) > 1 or results == ["fatal"]:
+            raise OSError("killed")
+        return results
+
+    alone = schedulers.Scheduler("x", run_graph, 1, lambda: None)
+    tasks = [lambda result=result: result for result in ("a", "fatal", "b")]
+    assert alone.compute(tasks, lambda place, fault: (place, str(fault))) == ["a", (1, "killed"), "b"]
+    assert len(set(names)) == len(names) == 6
 
 
 @pytest.mark.slow  # Ray starts worker after worker; the same promise is kept quickly on Dask above
