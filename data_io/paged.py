@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -84,13 +84,11 @@ def opened(path: Path) -> Iterator[Paged]:
     BadInput
         Not a TIFF or PNG, named like the other one, cut or damaged as far as its headers show.
     """
-    with refusing(path):
-        png = _is_png(path)
-        paged, close = _png(path) if png else _tiff(path)
-    try:
+    with ExitStack() as stack:
+        with refusing(path):
+            paged, close = _png(path) if _is_png(path) else _tiff(path)
+            stack.callback(close)
         yield paged
-    finally:
-        close()
 
 
 def _is_png(path: Path) -> bool:

@@ -128,13 +128,19 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def harmless(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with an apostrophe before text and names of columns that start like a formula; numbers stay."""
+    """Return the table with an apostrophe before text and names of columns that start like a formula; numbers stay.
+
+    A carriage return, which would begin a new row for some readers, becomes a space.
+    """
     import pandas as pd
 
     changed = {
-        name: column.map(lambda text: f"'{text}" if isinstance(text, str) and text.startswith(FORMULA) else text)
+        name: column.map(lambda value: _harmless(value) if isinstance(value, str) else value)
         for name, column in table.items()
         if not pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     }
-    names = {name: f"'{name}" for name in table if isinstance(name, str) and name.startswith(FORMULA)}
-    return table.assign(**changed).rename(columns=names)
+    return table.assign(**changed).rename(columns=lambda name: _harmless(name) if isinstance(name, str) else name)
+
+
+def _harmless(text: str) -> str:
+    return ("'" if text.startswith(FORMULA) else "") + text.replace("\r", " ")

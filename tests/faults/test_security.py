@@ -1,0 +1,640 @@
+"""The promises on security, S1 to S16: each row is a test named after it, or names the test that stands for it."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import os
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import time
+import zipfile
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from PIL import Image, PngImagePlugin
+
+from data_io import check, convert
+from data_io.errors import BadInput, entry_point
+from data_io.files import slug
+from search import trust
+from tests.faults import corpus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("analysis", "cluster", "data_io", "postprocess", "search")
+SOURCES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
+
+ELSEWHERE = {
+    "S4": ["tests/test_foundation.py::test_no_forbidden_call"],
+    "S8": [
+        "tests/data_io/test_integrity.py::test_forged_metadata_are_refused",
+        "tests/data_io/test_integrity.py::test_an_array_without_a_manifest_is_opened_only_if_it_is_harmless",
+    ],
+    "S9": [
+        "tests/data_io/test_integrity.py::test_a_manifest_that_leads_out_of_the_store_is_refused",
+        "tests/data_io/test_integrity.py::test_a_field_that_leads_out_of_the_store_is_refused",
+        "tests/data_io/test_integrity.py::test_foreign_metadata_and_links_are_refused_and_litter_is_not",
+    ],
+    "S10": [
+        "tests/data_io/test_rois.py::test_a_bomb_is_refused_unread",
+        "tests/data_io/test_geojson.py::test_a_large_file_is_refused_unread",
+        "tests/data_io/test_images.py::test_bombs_are_refused_before_they_are_decoded",
+    ],
+    "S12": ["tests/search/test_tracking.py::test_offline_the_process_knows_no_key"],
+    "S16": ["tests/test_foundation.py::test_every_requirement_has_both_bounds_and_a_pin_between_them"],
+}
+"""Tests of a row that lie with what they test."""
+
+
+def test_every_row_has_a_test() -> None:
+    mine = {node.name for node in ast.parse(Path(__file__).read_text()).body if isinstance(node, ast.FunctionDef)}
+    for row in (f"S{n}" for n in range(1, 17)):
+        here = [name for name in mine if name.startswith(f"test_{row}_")]
+        assert here or row in ELSEWHERE, f"{row} has no test"
+        for named in ELSEWHERE.get(row, []):
+            file, _, name = named.partition("::")
+            assert (ROOT / file).is_file(), named
+            assert f"def {name}" in (ROOT / file).read_text(), named
+
+
+@pytest.fixture
+def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a file that appears when something is executed; it must not."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "canary"
+    yield file
+    assert not file.exists(), "code of a file was run"
+
+
+@pytest.fixture
+def bounded() -> Iterator[None]:
+    """Let the test take 20 s and 2 GiB of memory more, no more."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**31, limits[1]))
+    began = time.monotonic()
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert time.monotonic() - began < 20
+
+
+@pytest.fixture
+def movie(tmp_path: Path) -> Path:
+    """Return a folder with a movie of five frames."""
+    return corpus.write_movie(tmp_path / "movie")
+
+
+def refused(command: Callable[[list[str]], int], *arguments: object) -> int | str | None:
+    """Run a command as from a shell and return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        entry_point(lambda _: command(list(map(str, arguments))))
+    return ended.value.code
+
+
+# --- S1, S3 -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("addresses", "dashboard", "mode", "is_open"),
+    [
+        (["10.0.0.1"], "127.0.0.1:8265", "", False),
+        (["10.0.0.1"], "", "", False),
+        (["10.0.0.1"], "0.0.0.1:8265", "", True),
+        (["10.0.0.1", "10.0.0.2"], "127.0.0.1:8265", "", True),
+        (["10.0.0.1", "10.0.0.2"], "", "token", False),
+    ],
+)
+def test_S1_a_cluster_beyond_this_machine_without_a_token_is_refused(
+    addresses: list[str], dashboard: str, mode: str, is_open: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cluster import joined
+
+    nodes = [joined.Node(str(at), address, address, {}) for at, address in enumerate(addresses)]
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    monkeypatch.delenv(joined.ALLOW, raising=False)
+    if not is_open:
+        joined.refuse_open("10.0.0.1:6379", nodes, "10.0.0.1", dashboard)
+        return
+    with pytest.raises(ConnectionError, match=r"asks for no token; start it with RAY_AUTH_MODE=token") as refused:
+        joined.refuse_open("10.0.0.1:6379", nodes, "10.0.0.1", dashboard)
+    assert "--allow-insecure-cluster" in str(refused.value)
+    monkeypatch.setenv(joined.ALLOW, "1")
+    joined.refuse_open("10.0.0.1:6379", nodes, "10.0.0.1", dashboard)
+
+
+def test_S3_the_token_file_is_the_owners_alone(tmp_path: Path) -> None:
+    from cluster.token import TOKEN_FILE, is_private, make_private
+
+    file = tmp_path / "ray/auth_token"
+    make_private({TOKEN_FILE: str(file)})
+    assert file.stat().st_mode & 0o777 == 0o600
+    token = file.read_text()
+    assert len(token) >= 32
+    file.chmod(0o644)  # as Ray itself makes it
+    assert not is_private(file)
+    make_private({TOKEN_FILE: str(file)})
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.read_text() == token
+
+
+# --- S2 -----------------------------------------------------------------------------------------------------------
+
+
+def test_S2_nothing_binds_every_address() -> None:
+    everywhere = re.compile(r"""["'=\s]0\.0\.0\.0["'\s]|["']::["']|(host|bind|address)["'\s:=]+\*""")
+    files = [*SOURCES, *(p for p in (ROOT / "cluster").rglob("*") if p.suffix in (".yaml", ".yml", ".sh"))]
+    bound = [f"{file}: {line}" for file in files for line in file.read_text().splitlines() if everywhere.search(line)]
+    assert not bound
+
+
+# --- S4: nothing is unpickled or executed ---------------------------------------------------------------------------
+
+UNPICKLERS = ("read_pickle", "unsafe_load", "full_load", "popen", "getoutput", "load_extension", "jit.load")
+
+
+def test_S4_no_code_of_ours_unpickles_or_runs_text() -> None:
+    found = []
+    for file in SOURCES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name, given = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+            runs = name.endswith(UNPICKLERS) or name in ("compile", "eval", "exec")
+            unsafe = runs or (name == "YAML" and "unsafe" in given.get("typ", ""))
+            if unsafe or given.get("allow_pickle") == "True" or given.get("shell") == "True":
+                found.append(f"{file.relative_to(ROOT)}:{node.lineno}: {name}")
+    assert not found
+
+
+def _sealed(folder: Path, write: Callable[[Path], object]) -> Path:
+    """Make a checkpoint whose manifest vouches for its state."""
+    from search import checkpoints
+
+    folder.mkdir(parents=True)
+    write(folder / checkpoints.STATE)
+    checkpoints.seal(folder, 1, 0.5)
+    assert checkpoints.manifest(folder)
+    return folder
+
+
+STATES: dict[str, Callable[[Path, Path], object]] = {
+    "pickle": lambda file, canary: corpus.pickled(corpus.Canary(canary), file),
+    "pickle of the newest protocol": lambda file, canary: corpus.pickled(corpus.Canary(canary), file, 5),
+    "torch file": lambda file, canary: _torch_saved(file, corpus.Canary(canary)),
+    "old torch file": lambda file, canary: _torch_saved(
+        file, corpus.Canary(canary), _use_new_zipfile_serialization=False
+    ),
+    "NumPy hyper-parameter": lambda file, canary: _torch_saved(file, np.float64(1e-3)),
+    "path hyper-parameter": lambda file, canary: _torch_saved(file, Path("x")),
+    "empty": lambda file, canary: file.write_bytes(b""),
+    "text": lambda file, canary: file.write_text("weights"),
+}
+
+
+def _torch_saved(file: Path, what: object, **how: bool) -> None:
+    import torch
+
+    torch.save({"state_dict": {}, "hyper_parameters": {"x": what}}, file, **how)
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_S4_a_malicious_checkpoint_is_refused_and_not_run(kind: str, canary: Path, tmp_path: Path) -> None:
+    from search import checkpoints
+    from search.recorder import WholeFiles
+
+    folder = _sealed(tmp_path / "trials/a/checkpoints/epoch_000001", lambda file: STATES[kind](file, canary))
+    for read in (checkpoints.read_state, WholeFiles().load_checkpoint):
+        with pytest.raises(BadInput, match=r"state\.ckpt: (holds more than weights|cannot be read) \(") as caught:
+            read(folder / checkpoints.STATE)
+        assert "\n" not in str(caught.value)
+        assert f"; delete {folder}" in str(caught.value)
+
+
+def test_S4_the_best_checkpoint_of_a_trial_is_loaded_the_same_way(canary: Path, tmp_path: Path) -> None:
+    from search.trial import load_best
+
+    _sealed(tmp_path / "a/checkpoints/epoch_000001", lambda file: STATES["torch file"](file, canary))
+    with pytest.raises(BadInput, match="holds more than weights"):
+        load_best(None, tmp_path / "a", 1)  # type: ignore[arg-type]
+
+
+def _objects(file: Path, canary: Path) -> Path:
+    held = np.empty(1, object)
+    held[0] = corpus.Canary(canary)
+    np.save(file, held, allow_pickle=True)
+    return file
+
+
+def test_S4_arrays_of_objects_are_not_unpickled(
+    canary: Path, movie: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from postprocess.measure import main
+
+    for name, write in (("a.npy", _objects), ("b.npy", lambda file, at: corpus.pickled(corpus.Canary(at), file))):
+        assert refused(main, write(tmp_path / name, canary), "--out", tmp_path / "cells.csv") == 2
+        assert "may run code" in capsys.readouterr().err
+    shutil.rmtree(movie / "masks")
+    _objects(movie / "frames/t001_seg.npy", canary)
+    assert refused(check.main, movie, "--no-files") == 2
+    assert "a pickle, which may run code" in capsys.readouterr().err
+
+
+def test_S4_yaml_makes_no_objects(canary: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from search.run import main
+
+    tag = f"!!python/object/apply:os.system ['touch {canary}']"
+    file = tmp_path / "x.yaml"
+    file.write_text(f"seed: {tag}\n")
+    assert refused(main, "--config", file, "--out", tmp_path / "run") == 2
+    assert refused(main, f"seed={tag}", "--out", tmp_path / "run") == 2
+    trial = tmp_path / "run/trials/a"
+    trial.mkdir(parents=True)
+    (trial / "config.yaml").write_text(f"id: {tag}\n")
+    (trial / "metrics.csv").write_text("epoch,train_loss\n1,0.5\n")
+    assert refused(main, "--replay", trial) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [("the tag" in line, "is refused" in line) for line in lines] == [(True, True)] * 3
+
+
+# --- S5 -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["run", "predict", "export"])
+def test_S5_pytorch_told_to_unpickle_is_refused(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import importlib
+
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    assert refused(importlib.import_module(f"search.{module}").main, *([] if module == "run" else [tmp_path])) == 2
+    assert capsys.readouterr().err == (
+        "error: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD: set, which lets a file run code when it is loaded; "
+        "run `unset TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD` first\n"
+    )
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "ftp"])
+def test_S5_a_checkpoint_of_the_network_is_refused_unasked(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from search import export, predict, run
+
+    def asked(*_: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(socket.socket, "connect", asked)
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
+    address = f"{scheme}://example.org/run"
+    for command, *arguments in (
+        (run.main, "--resume", address),
+        (run.main, "--replay", address),
+        (predict.main, address),
+        (export.main, address),
+    ):
+        assert refused(command, *arguments) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+# --- S6 -----------------------------------------------------------------------------------------------------------
+
+
+def test_S6_the_report_of_a_hostile_run_unpickles_nothing(canary: Path, tmp_path: Path) -> None:
+    import pandas as pd
+
+    from analysis.record import examples, read_record
+
+    trial = tmp_path / "trials/a"
+    trial.mkdir(parents=True)
+    (tmp_path / "run.json").write_text("{}")
+    pd.DataFrame({"trial": ["a"], "target": ["star"]}).to_parquet(tmp_path / "trials.parquet")
+    for write in (
+        lambda file: np.savez(file, image=np.array([corpus.Canary(canary)], object), allow_pickle=True),
+        lambda file: corpus.pickled(corpus.Canary(canary), file),
+        _bomb,
+        lambda file: file.write_bytes(b"PK\3\4"),
+    ):
+        write(trial / "examples.npz")
+        assert examples(read_record(tmp_path)) == []
+    corpus.pickled(corpus.Canary(canary), tmp_path / "trials.parquet")
+    with pytest.raises(BadInput, match=r"trials\.parquet: cannot be read"):
+        read_record(tmp_path)
+
+
+def _bomb(file: Path) -> None:
+    """Write an archive of 1 GiB of zeros."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in ("image.npy", "truth.npy", "foreground.npy"):
+            with packed.open(name, "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(
+                    member, {"descr": "<f4", "fortran_order": False, "shape": (1, 8192, 11_000)}
+                )
+                for _ in range(43):
+                    member.write(bytes(2**23))
+
+
+# --- S7 -----------------------------------------------------------------------------------------------------------
+
+
+def _run_folder(folder: Path) -> Path:
+    for name in ("trials/a/checkpoints/epoch_000001", "best/star"):
+        (folder / name).mkdir(parents=True)
+    (folder / "config.yaml").write_text("")
+    (folder / "ledger.jsonl").write_text("")
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return folder
+
+
+@pytest.mark.parametrize("what", [".", "config.yaml", "ledger.jsonl", "trials/a", "trials/a/checkpoints/epoch_000001"])
+@pytest.mark.parametrize(("mode", "who"), [(0o002, "everyone"), (0o020, "its group")])
+def test_S7_a_run_that_others_may_write_to_is_refused(what: str, mode: int, who: str, tmp_path: Path) -> None:
+    run = _run_folder(tmp_path / "run")
+    trust.refuse_foreign(run)
+    path = run / what
+    path.chmod(path.stat().st_mode | mode)
+    with pytest.raises(BadInput, match=rf"{who} may write to it; if its content is yours, run `chmod -R go-w {run}`"):
+        trust.refuse_foreign(run)
+    subprocess.run(["chmod", "-R", "go-w", str(run)], check=True)
+    trust.refuse_foreign(run)
+
+
+def test_S7_a_run_of_someone_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _run_folder(tmp_path / "run")
+    monkeypatch.setattr(trust, "_made_there", lambda folder: (os.geteuid() + 1, True))
+    with pytest.raises(
+        BadInput, match=r"run: belongs to .*; if you trust them, go on in a copy: `cp -r .*run run-mine`"
+    ):
+        trust.refuse_foreign(run)
+
+
+def test_S7_a_file_system_without_permissions_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _run_folder(tmp_path / "run")
+    run.chmod(0o777)
+    monkeypatch.setattr(trust, "_made_there", lambda folder: (os.geteuid(), False))
+    trust.refuse_foreign(run)
+    trust.refuse_foreign(tmp_path / "nothing")
+
+
+def test_S7_the_command_says_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from search.config import dump, load
+    from search.run import main
+
+    run = _run_folder(tmp_path / "run")
+    (run / "config.yaml").write_text(dump(load("demo", None, [])))
+    run.chmod(0o777)
+    assert refused(main, "--resume", run) == 2
+    assert capsys.readouterr().err == (
+        f"error: {run}: everyone may write to it; if its content is yours, run `chmod -R go-w {run}`\n"
+    )
+
+
+# --- S8, S9: stores of other programs -------------------------------------------------------------------------------
+
+
+def test_S8_a_store_of_another_program_with_objects_or_foreign_codecs_is_refused(
+    canary: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = corpus.write_sharded(tmp_path)
+    file = source / "s0/zarr.json"
+    said = file.read_text()
+    for forged in (
+        said.replace('"uint16"', '"object"', 1),
+        said.replace('"name": "zstd"', '"name": "numcodecs.pickle"', 1),
+        said.replace('"name": "zstd"', '"name": "numcodecs.vlen-utf8"', 1),
+    ):
+        assert forged != said
+        file.write_text(forged)
+        assert refused(check.main, source, "--no-files") == 2
+        line = capsys.readouterr().err
+        assert "s0/zarr.json: " in line
+        assert "not plain numbers" in line or "is not read; write it with one of" in line
+
+
+@pytest.mark.parametrize("place", ["../other", "/etc", "s0/../../other"])
+def test_S9_a_store_of_another_program_that_leads_out_is_refused(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = corpus.write_sharded(tmp_path)
+    shutil.copytree(source / "s0", tmp_path / "other")
+    root = zarr.open_group(source, mode="r+")
+    told = dict(root.attrs["ome"])  # type: ignore[arg-type]
+    told["multiscales"][0]["datasets"][0]["path"] = place
+    root.attrs["ome"] = told
+    assert refused(check.main, source, "--no-files") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_S9_a_link_out_of_a_store_of_another_program_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = corpus.write_sharded(tmp_path)
+    (source / "s0/c/0/0/0").rename(tmp_path / "outside")
+    (source / "s0/c/0/0/0").symlink_to(tmp_path / "outside")
+    assert refused(check.main, source, "--no-files") == 2
+    assert "a link out of the store; copy the file itself" in capsys.readouterr().err
+
+
+# --- S10: bombs -----------------------------------------------------------------------------------------------------
+
+BOMB = "<!DOCTYPE x [<!ENTITY a0 'ha'>" + "".join(f"<!ENTITY a{n} '{f'&a{n - 1};' * 10}'>" for n in range(1, 12)) + "]>"
+
+
+def _described(text: str, **how: object) -> Callable[[Path], object]:
+    return lambda movie: tifffile.imwrite(
+        movie / corpus.FRAME, tifffile.imread(movie / corpus.FRAME), description=text, metadata=None, **how
+    )
+
+
+def _circular(movie: Path) -> None:
+    with tifffile.TiffFile(movie / corpus.FRAME) as tiff:
+        page = tiff.pages.first
+        end = page.offset + 2 + 12 * len(page.tags)
+    data = bytearray((movie / corpus.FRAME).read_bytes())
+    data[end : end + 4] = page.offset.to_bytes(4, "little")
+    (movie / corpus.FRAME).write_bytes(data)
+
+
+def _text_bomb(movie: Path) -> None:
+    frame = movie / corpus.FRAME
+    facts = PngImagePlugin.PngInfo()
+    facts.add_text("note", "a" * 2**28, zip=True)
+    Image.fromarray((tifffile.imread(frame) // 8).astype(np.uint8)).save(frame.with_suffix(".png"), pnginfo=facts)
+    frame.unlink()
+
+
+HOSTILE_IMAGES: dict[str, Callable[[Path], object]] = {
+    "entities in OME": _described(
+        f"<?xml version='1.0'?>{BOMB}<OME xmlns='http://www.openmicroscopy.org/x'>&a11;</OME>"
+    ),
+    "file in OME": _described(
+        "<?xml version='1.0'?><!DOCTYPE x [<!ENTITY f SYSTEM 'file:///etc/passwd'>]>"
+        "<OME xmlns='http://www.openmicroscopy.org/x'><Image Name='&f;'/></OME>"
+    ),
+    "entities in Gen5": _described(
+        f"{BOMB}<BTIImageMetaData><ImageWidthMicrons>&a11;</ImageWidthMicrons></BTIImageMetaData>"
+    ),
+    "a billion slices of ImageJ": _described("ImageJ=1.54\nimages=1000000000\nslices=1000000000\n"),
+    "a huge shape": _described(json.dumps({"shape": [100_000, 100_000, 100_000]})),
+    "pages in a circle": _circular,
+    "text of a PNG": _text_bomb,
+}
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("kind", HOSTILE_IMAGES)
+def test_S10_hostile_images_neither_hang_nor_fill_the_memory(
+    kind: str, movie: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    HOSTILE_IMAGES[kind](movie)
+    with pytest.raises(SystemExit) as ended:
+        entry_point(lambda _: check.main([str(movie), "--no-files"]))
+    said = capsys.readouterr()
+    assert ended.value.code in (0, 2), said.err
+    assert len(said.err.splitlines()) == (ended.value.code == 2), said.err
+    assert "root:" not in said.out + said.err
+
+
+def test_S10_archives_are_read_and_never_extracted(movie: Path, tmp_path: Path) -> None:
+    from roifile import ImagejRoi
+
+    shutil.rmtree(movie / "masks")
+    box = np.array([[10, 10], [30, 10], [30, 30], [10, 30]])
+    with zipfile.ZipFile(movie / "RoiSet.zip", "w") as archive:
+        for t in range(5):
+            roi = ImagejRoi.frompoints(box, position=t)
+            archive.writestr(f"../../escaped{t}.roi", roi.tobytes())
+    convert.main([str(movie), str(tmp_path / "d.zarr")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.zarr", "movie"]
+    assert not list(tmp_path.parent.glob("escaped*"))
+
+
+# --- S12 ----------------------------------------------------------------------------------------------------------
+
+
+def test_S12_nothing_is_handed_to_ray_or_sent_unasked() -> None:
+    from search.config import load
+
+    tracking = load("demo", None, []).tracking
+    assert (tracking.wandb, tracking.images) == ("offline", False)
+    for file in SOURCES:
+        text = file.read_text()
+        if "runtime_env" in text:
+            assert file.parent.name == "cluster", f"{file} hands an environment to Ray's workers"
+            assert "WANDB_API_KEY" not in text.split("runtime_env", 1)[1], file
+    settings = (ROOT / "search/wandb_writer.py").read_text()
+    for switched_off in ("disable_code=True", "disable_git=True", "x_disable_meta=True", "x_save_requirements=False"):
+        assert switched_off in settings
+
+
+# --- S13, S14, S15: names -------------------------------------------------------------------------------------------
+
+EVIL = "<script>alert(1)</script>"
+
+
+class _Tags(HTMLParser):
+    """The elements of a page: their names and attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def _is_harmless(page: str) -> None:
+    assert EVIL not in page
+    tags = _Tags(page).found
+    (policy,) = (a["content"] for tag, a in tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    for tag, attributes in tags:
+        assert tag not in ("iframe", "object", "embed", "base", "form", "link")
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href", "xlink:href"):
+            address = attributes.get(name) or "#"
+            assert address.startswith(("#", "data:")) or (tag == "a" and address.startswith("https://"))
+
+
+def test_S13_hostile_names_are_escaped_in_the_page_of_a_check(movie: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "<b onload=x>"
+    for name in ("frames", "masks"):
+        for path in (movie / name).iterdir():
+            path.rename(path.with_name(path.name.replace("t0", EVIL.replace("/", "") + "0")))
+    movie.rename(folder)
+    (folder / "groups.csv").write_text(f"field,patient\n{folder.name},{EVIL}\n")
+    assert check.main([str(folder), "--out", str(tmp_path / "out")]) == 0
+    (page,) = (tmp_path / "out").glob("*.html")
+    text = page.read_text()
+    _is_harmless(text)
+    assert "&lt;script&gt;" in text
+
+
+def test_S13_hostile_names_are_escaped_in_the_report(tmp_path: Path) -> None:
+    from analysis.compare import main
+
+    for name, shift in (("a", 0.0), ("b", 5.0)):
+        rng = np.random.default_rng(1)
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["field", "frame", "label", "area_px2", "radius_px", "centroid_y_px", "centroid_x_px"])
+            for field in (EVIL, "=1+1", "c"):
+                cells = [(frame, label) for frame in range(4) for label in range(5)]
+                rows = [[field, t, n, 100 + shift + rng.normal(), 6, 20 * n, 5] for t, n in cells]
+                table.writerows(rows)
+    assert main([f"a={tmp_path / 'a.csv'}", f"b={tmp_path / 'b.csv'}", "--out", str(tmp_path / "out")]) == 0
+    _is_harmless((tmp_path / "out/report.html").read_text())
+
+
+def test_S14_text_that_is_a_formula_is_neutralised_and_numbers_are_not(tmp_path: Path) -> None:
+    import pandas as pd
+
+    from postprocess.export import write_csv
+
+    signs = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
+    table = pd.DataFrame({"name": signs, "=cmd": 1.0, "change": [-1.5, 2.0, -3.0, 4.0, 5.0, -6.0]})
+    write_csv(tmp_path / "t.csv", table)
+    rows = list(csv.reader(io.StringIO((tmp_path / "t.csv").read_bytes().decode(), newline="")))
+    assert rows[0] == ["name", "'=cmd", "change"]
+    assert [row[0] for row in rows[1:]] == ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\t=1", "' =1"]
+    assert [float(row[2]) for row in rows[1:]] == table["change"].tolist()
+
+
+def test_S15_output_names_are_slugs_and_a_collision_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("../../x", "a/b", "CON", "a\0b", "x" * 300, "..", "naïve ☃"):
+        assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,90}", slug(name))
+    corpus.write_movie(tmp_path / "set/a b", 2)
+    corpus.write_movie(tmp_path / "set/a-b", 2, seed=9)
+    assert refused(convert.main, tmp_path / "set", tmp_path / "d.zarr") == 2
+    assert "are the same as file names; rename one" in capsys.readouterr().err
+
+
+def test_S16_malicious_releases_are_excluded() -> None:
+    from packaging.requirements import Requirement
+
+    project = (ROOT / "pyproject.toml").read_text()
+    required = Requirement(re.search(r'"(pytorch-lightning[^"]*)"', project)[1])  # type: ignore[index]
+    assert not required.specifier.contains("2.6.2")
+    assert not required.specifier.contains("2.6.3")
+    pins = (ROOT / ".ci/constraints.txt").read_text()
+    assert re.search(r"^pytorch-lightning==2\.6\.[6-9]", pins, re.MULTILINE)
+    assert "--constraint .ci/constraints.txt" in (ROOT / ".ci/setup").read_text()
