@@ -15,6 +15,8 @@ from analysis import (
     early_stopping,
     examples,
     figures,
+    limits,
+    methods_text,
     rounding,
     search_chapters,
     verdict,
@@ -50,6 +52,8 @@ def page(results: Results) -> Page:
         search_chapters.curve_chapter(record, looks) if record else None,
         early_stopping.early_stopping_chapter(record) if record else None,
         search_chapters.history_chapter(record) if record else None,
+        methods_text.methods_chapter(results),
+        limits.limit_chapter(results),
         definitions.definition_chapter(),
     ]
     data = results.summary.get("dataset", {})
