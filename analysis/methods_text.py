@@ -88,7 +88,8 @@ def _networks(results: Results, cite: Citations) -> str:
     architectures = _listed(f"{ARCHITECTURES.get(n, n)}{cite(n)}" for n in names)
     encoders = [str(e) for e in dict.fromkeys(trials["encoder"].dropna()) if e]
     losses = [LOSSES.get(str(name), (str(name),)) for name in dict.fromkeys(trials["loss"])]
-    text = f"{len(trials)} networks were planned: {architectures}, as implemented in Segmentation Models PyTorch{cite('smp')}"
+    library = f"as implemented in Segmentation Models PyTorch{cite('smp')}"
+    text = f"{len(trials)} networks were planned: {architectures}, {library}"
     text += f" with the encoders {_listed(encoders)}{cite('timm')}" if encoders else ""
     text += f", trained with {_listed(f'{name}{cite(*keys)}' for name, *keys in losses)} loss"
     if "crop" in trials and trials["crop"].notna().any():
@@ -175,7 +176,7 @@ def _traits(results: Results, cite: Citations) -> str:
         "contour of the mask smoothed with a Gaussian of 1 px"
     )
     if tables:
-        text = f"{_listed(t.replace('_', ' ') for t in traits)} were taken as they stand in the tables of {_listed(tables)}"
+        text = f"{_listed(t.replace('_', ' ') for t in traits)} were taken as given in the tables of {_listed(tables)}"
         text = f"{text[:1].upper()}{text[1:]} (add which program measured them)"
     known = any(f"{trait}_trackmate" in study.cells for trait in traits)
     text += f"; TrackMate's measures{cite('trackmate')} were kept apart and never mixed with these. " if known else ". "
