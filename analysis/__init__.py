@@ -8,8 +8,14 @@ score        the command: `python -m analysis.score PRED TRUTH`
 label_input  label images of any program, frame by frame
 statistics   paired, clustered and independent comparisons
 fidelity     trait fidelity error: what a segmentation does to a measurement
-samples      frames and cells of several methods, read from a run or from loose files
-comparisons  the tests of every trait and pair, in rows
+samples      frames and cells of several methods, read from a run
+loose_files  the same from files of any program; cells_input: their tables
+clusters     what errors repeat within: patients, wells, fields, tracks and frames
+same_cells   cells two methods both found, side by side
+comparisons  the tests of every trait and pair of methods, in rows
+conditions   independent conditions, compared on replicates
+agreement    every method against the truth, trait by trait
+choice       which method to use for which trait, and what that costs
 record       what a search left in its run folder
 results      all of it in one place
 verdict      the first words of the report and its warnings

@@ -2,10 +2,15 @@
 
     python -m analysis.compare RUN
     python -m analysis.compare cellpose=masks/ stardist=stardist.tif --truth truth.tif --out comparison/
+    python -m analysis.compare ours=cells.csv trackmate=spots.csv --truth truth.tif --traits area,circularity --out out/
+    python -m analysis.compare method=cells.csv --by condition --out comparison/
     python -m analysis.compare small=a.csv large=b.csv --by condition --out comparison/
 
-A RUN is the folder `python -m search.run` made. A PATH is a label stack or folder (TIFF, PNG) or a cells table (CSV,
-parquet, TrackMate CSV).
+A RUN is the folder `python -m search.run` made. A PATH is a label stack or folder (TIFF, PNG, .npy; Cellpose, Fiji,
+StarDist and others) or a table of cells (CSV or parquet of this project, TrackMate's spots, ImageJ's results).
+
+With --by, conditions are compared on means of the highest of patient, well and field that the table names; where they
+come as separate files, the names before = are the conditions. What each test and column means: analysis/README.md.
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from analysis import comparisons
+from analysis.agreement import agree_with_truth
+from analysis.conditions import compare_conditions
 from analysis.contents import page
 from analysis.loose_files import from_paths, parse_method
 from analysis.record import read_record
@@ -26,7 +33,7 @@ from analysis.report import render
 from analysis.results import Results
 from analysis.samples import TRUTH, Study, counts, from_run
 from data_io.command_line import Parser
-from data_io.errors import DONE, REPORT_FAILED, BadInput, entry_point
+from data_io.errors import DONE, REPORT_FAILED, BadInput, entry_point, printable
 from data_io.files import write_text
 from postprocess.export import write_csv
 
@@ -38,8 +45,17 @@ if TYPE_CHECKING:
 SYNTHETIC = "synthetic data"
 
 
+class ReportFailed(RuntimeError):
+    """The numbers are written, the page is not."""
+
+
 def compare_run(
-    run_dir: Path | str, out: Path | None = None, by: str | None = None, traits: Sequence[str] | None = None
+    run_dir: Path | str,
+    out: Path | None = None,
+    by: str | None = None,
+    traits: Sequence[str] | None = None,
+    *,
+    allow_missing: bool = True,
 ) -> Path:
     """Compare the methods of a run on its test frames; returns the path of report.html.
 
@@ -53,14 +69,18 @@ def compare_run(
         A column of the cells table, such as condition, whose values are compared too.
     traits
         Traits to compare; by default all.
+    allow_missing
+        Go on, with a warning, where a tenth of the frames or more failed.
 
     Raises
     ------
     BadInput
         When the folder is not a run, or an earlier stage has not written its files.
+    ReportFailed
+        When the page could not be made; the tables are written.
     """
     run = Path(run_dir)
-    return _write(from_run(run), read_record(run), out or run, by, traits)
+    return _write(from_run(run, allow_missing=allow_missing), read_record(run), out or run, by, traits)
 
 
 def compare_paths(
@@ -69,9 +89,14 @@ def compare_paths(
     out: Path,
     by: str | None = None,
     traits: Sequence[str] | None = None,
+    *,
+    allow_missing: bool = False,
 ) -> Path:
-    """Compare label images or cells tables from anywhere; returns the path of report.html."""
-    return _write(from_paths(paths, truth), None, out, by, traits)
+    """Compare label images or cells tables from anywhere; returns the path of report.html.
+
+    Parameters and errors are those of `compare_run`; `paths` are the methods, or the conditions where `by` names them.
+    """
+    return _write(from_paths(paths, truth, by or "", allow_missing=allow_missing), None, out, by, traits)
 
 
 def analyse(
@@ -80,59 +105,83 @@ def analyse(
     """Score, compare and hold against the truth."""
     table = comparisons.compare_methods(study, traits)
     if by:
-        table = pd.concat([table, comparisons.compare_conditions(study, by, traits)], ignore_index=True)
+        conditions = compare_conditions(study, by, traits)
+        table = pd.concat([table, conditions], ignore_index=True) if len(table) else conditions
     scored = [m for m in study.methods if study.has_truth and TRUTH in study.labels and m in study.labels]
     counted = {method: counts(study, method) for method in scored}
-    return Results(study, table, comparisons.agree_with_truth(study, traits), counted, record)
+    return Results(study, table, agree_with_truth(study, traits), counted, record)
 
 
 def _write(study: Study, record: Record | None, out: Path, by: str | None, traits: Sequence[str] | None) -> Path:
     results = analyse(study, record, by, traits)
-    out.mkdir(parents=True, exist_ok=True)
-    note = {"note": SYNTHETIC} if record and record.synthetic else {}
-    write_csv(out / "comparisons.csv", results.comparisons.assign(**note))
-    write_csv(out / "agreement.csv", results.agreement.assign(**note))
+    _write_tables(results, out)
     report = out / "report.html"
-    write_text(report, render(page(results)))
+    try:
+        write_text(report, render(page(results)))
+    except Exception as fault:
+        report.unlink(missing_ok=True)  # an older page would not show these numbers
+        raise ReportFailed(f"{report}: {type(fault).__name__}: {fault}") from fault
     return report
+
+
+def _write_tables(results: Results, out: Path) -> None:
+    note = {"note": SYNTHETIC} if results.record and results.record.synthetic else {}
+    scores = pd.DataFrame([{"method": name, **found} for name, found in results.scored.items()])
+    tables = {
+        "comparisons": results.comparisons,
+        "agreement": results.agreement,
+        "choices": results.choices,
+        "scores": scores,
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, table in tables.items():
+            if len(table) or name in ("comparisons", "agreement"):
+                write_csv(out / f"{name}.csv", table.assign(**note))
+    except OSError as fault:
+        raise BadInput(f"{out}: cannot be written to ({fault.strerror or fault}); name another folder") from fault
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(argv)
     given: list[str] = arguments.what
-    traits = arguments.traits.split(",") if arguments.traits else None
-    print(f"comparing {', '.join(given)}: cells are matched frame by frame, then every trait is tested", flush=True)
+    traits = [name.strip() for name in arguments.traits.split(",")] if arguments.traits else None
     loose = [text for text in given if "=" in text and not Path(text).exists()]
     if loose and len(loose) < len(given):
         raise BadInput(f"{next(g for g in given if g not in loose)}: not METHOD=PATH; give one RUN or only METHOD=PATH")
     if not loose and len(given) > 1:
         raise BadInput("more than one RUN; compare METHOD=PATH METHOD=PATH, with label stacks from each run")
+    allowed = {"allow_missing": arguments.allow_missing}
+    print(f"comparing {printable(', '.join(given))}: reading and matching cells, then testing every trait", flush=True)
     try:
-        if not loose:
+        if loose:
+            paths, truth, out = _loose(arguments)
+            report = compare_paths(paths, truth, out, arguments.by, traits, **allowed)
+        else:
             if not Path(given[0]).is_dir():
                 raise BadInput(f"{given[0]}: no such run folder; give a folder made by `python -m search.run`")
             if arguments.truth:
                 raise BadInput("--truth: a run has its own truth; leave it out")
-            report = compare_run(given[0], arguments.out, arguments.by, traits)
-        else:
-            if not arguments.out:
-                raise BadInput("--out: missing; name the folder to write to")
-            paths = dict(map(parse_method, given))
-            if len(paths) < len(given):
-                raise BadInput("METHOD=PATH: a method name is given twice; choose different names")
-            truth = arguments.truth
-            if truth and not truth.exists():
-                raise BadInput(f"{truth}: no such file or folder; check --truth")
-            report = compare_paths(paths, truth, arguments.out, arguments.by, traits)
-    except BadInput:
-        raise
-    except Exception:
+            report = compare_run(given[0], arguments.out, arguments.by, traits, **allowed)
+    except ReportFailed as fault:
         traceback.print_exc()
-        print("error: the comparison failed; all earlier results are kept, run it again when fixed", file=sys.stderr)
+        print(f"error: the report failed, the numbers are saved beside it: {printable(str(fault))}", file=sys.stderr)
         return REPORT_FAILED
     print(f"report: {report}")
     return DONE
+
+
+def _loose(arguments: argparse.Namespace) -> tuple[dict[str, Path], Path | None, Path]:
+    """Paths of the methods, of the truth, and where to write."""
+    if not arguments.out:
+        raise BadInput("--out: missing; name the folder to write to")
+    paths = dict(map(parse_method, arguments.what))
+    if len(paths) < len(arguments.what):
+        raise BadInput("METHOD=PATH: a method name is given twice; choose different names")
+    if arguments.truth and not arguments.truth.exists():
+        raise BadInput(f"{arguments.truth}: no such file or folder; check --truth")
+    return paths, arguments.truth, arguments.out
 
 
 def _parser() -> Parser:
@@ -144,6 +193,9 @@ def _parser() -> Parser:
     parser.add_argument("--out", type=Path, help="folder for the results (default: the run folder)")
     parser.add_argument("--by", metavar="COLUMN", help="compare conditions, for example condition")
     parser.add_argument("--traits", metavar="A,B", help="traits to compare (default: all measured)")
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="go on where a method lacks more than a tenth of the frames"
+    )
     return parser
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.cells_input import is_table, read_cells
 from analysis.label_input import FIELD, LabelImages, paired, read_labels
-from analysis.samples import TRAITS, TRUTH, Study, only, tidy
+from analysis.samples import MOST_MISSING, TRAITS, TRUTH, Study, only, tidy
 from data_io.errors import BadInput
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from analysis.matching import Labels
     from analysis.samples import Key
-
-MOST_MISSING = 0.1
-"""Share of the frames that a method may lack before a comparison is refused: what failed is not a random sample."""
 
 
 def from_paths(

@@ -30,7 +30,21 @@ LABEL = {
     "sq_50": "SQ",
     "ap": "AP",
 }
-"""Scores shown, and their names in print."""
+"""Scores shown first, and their names in print."""
+FURTHER = {
+    "dice": "Dice",
+    "boundary_f1_1": "boundary F1, 1 px",
+    "boundary_f1_2": "boundary F1, 2 px",
+    "boundary_iou_2": "boundary IoU, 2 px",
+    "hd95": "HD95, px",
+    "seg": "SEG",
+    "aji": "AJI",
+    "splits": "splits",
+    "merges": "merges",
+    "missed": "missed",
+    "spurious": "invented",
+}
+"""Further scores, where they were counted."""
 
 
 @dataclass(frozen=True)

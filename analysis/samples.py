@@ -39,6 +39,9 @@ INDEPENDENT = ("area", "perimeter", "circularity", "solidity")
 REACH = 0.5
 """Without label images a cell is matched by its centroid, at most this many radii of the other cell away."""
 
+MOST_MISSING = 0.1
+"""Share of the frames that a method may lack before a comparison is refused: what failed is no random sample."""
+
 Key = tuple[str, int]
 
 
@@ -158,10 +161,11 @@ def _no_pairs() -> pd.DataFrame:
 # --- a run folder -------------------------------------------------------------------------------------------------
 
 
-def from_run(run: Path) -> Study:
+def from_run(run: Path, *, allow_missing: bool = True) -> Study:
     """Read the methods of a run; compared are its test frames, or every frame where there is no truth.
 
-    A frame that a method has no cells for (it failed, or was not predicted) is left out for all, with a warning.
+    A frame that a method has no label image of (it failed, or was not predicted) is left out for all, with a warning;
+    more than `MOST_MISSING` of them are refused unless `allow_missing`.
 
     Raises
     ------
@@ -183,6 +187,11 @@ def from_run(run: Path) -> Study:
     refs = [ref for ref in wanted if all(store.mark(name, ref) for name in names if searched or name != TRUTH)]
     has_truth = TRUTH in names and bool(refs) and all(store.mark(TRUTH, ref) for ref in refs)
     lost = len(wanted) - len(refs)
+    if lost > MOST_MISSING * len(wanted) and not allow_missing:
+        raise BadInput(
+            f"{run}: {lost} of {len(wanted)} frames lack the cells of a method, more than {100 * MOST_MISSING:.0f} %: "
+            "frames that failed are no random sample; rerun python -m postprocess.run, or go on with --allow-missing"
+        )
     warned = [f"{lost} of {len(wanted)} frames were left out: not every method has cells there"] if lost else []
     study = Study(
         cells=cells,

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from analysis import scores
 from analysis.record import trial_name
 from analysis.report import interval, number
 from analysis.results import LABEL, ONE_FIELD, Results, cells_found, frames, objective_key
-from analysis.samples import CLASSICAL
+from analysis.samples import CLASSICAL, INDEPENDENT
 from analysis.statistics import FEWEST_CLUSTERS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-GUESSING = 1.0
-"""Trait fidelity error of calling every cell average, in SD of the true trait."""
-AS_GOOD = 0.05
-"""Differences of the trait fidelity error that are not worth a recommendation, in SD of the true trait."""
 
 
 def verdict(results: Results) -> tuple[str, ...]:
@@ -118,27 +108,9 @@ def _how_sure(results: Results) -> list[str]:
 
 
 def _which_for_trait(results: Results) -> list[str]:
-    table = results.agreement
-    if table.empty or table["tfe"].isna().all():
-        return []
-    chosen: dict[str, list[str]] = {}
-    for trait, rows in table.dropna(subset="tfe").groupby("trait", sort=False):
-        ordered = rows.sort_values("tfe")
-        least = ordered["tfe"].iloc[0]
-        methods = ordered.loc[ordered["tfe"] <= least + AS_GOOD, "method"]
-        chosen.setdefault(" or ".join(methods) if least < GUESSING else "", []).append(str(trait))
-    lost = _listed(chosen.pop("", []))
-    told = "; ".join(f"{methods} for {_listed(traits)}" for methods, traits in chosen.items())
-    found = (
-        f"Smallest error in what you measure (trait fidelity error, point estimates within {AS_GOOD} SD of each other "
-        f"count as equal): {told}."
-    )
-    no_use = f"For {lost} no method is better than calling every cell average."
-    return [*([found] if told else []), *([no_use] if lost else [])]
-
-
-def _listed(traits: Iterable[str]) -> str:
-    return ", ".join(trait.replace("_", " ") for trait in traits)
+    """Say for each independent trait which method to use and what that costs."""
+    table = results.choices
+    return [str(told) for told in table.loc[table["trait"].isin(INDEPENDENT), "sentence"]]
 
 
 def warnings(results: Results) -> tuple[str, ...]:

@@ -14,7 +14,9 @@ import tifffile
 from scipy import ndimage
 
 from analysis import comparisons, verdict
+from analysis.agreement import agree_with_truth
 from analysis.compare import analyse, compare_run, main
+from analysis.conditions import compare_conditions
 from analysis.fidelity import natural_spread
 from analysis.loose_files import from_paths
 from analysis.record import read_record
@@ -67,7 +69,8 @@ def test_one_field_is_cautioned_and_several_fields_are_the_clusters(results: Res
     assert ONE_FIELD in alone
     assert ONE_FIELD in verdict.warnings(results)
     keys = tuple((f"f{i % 2}", i) for i in range(6))
-    several = replace(results, study=replace(results.study, frames=keys))
+    study = replace(results.study, frames=keys)
+    several = replace(results, study=study, agreement=results.agreement.iloc[:0])
     assert several.scored["two_class"]["n_clusters"] == 2
     assert several.scored["two_class"]["pq_50_ci"] is None
     told = " ".join(verdict.verdict(several))
@@ -110,7 +113,7 @@ def test_the_spread_leaves_out_cells_at_the_frame_border(results: Results) -> No
     assert study.training_truth["border"].any()
     for source in (study, replace(study, training_truth=None)):
         truth = study.of(TRUTH) if source.training_truth is None else source.training_truth
-        table = comparisons.agree_with_truth(source, ["area"]).set_index("method")
+        table = agree_with_truth(source, ["area"]).set_index("method")
         inside, whole = (natural_spread("area", t["area_px2"]) for t in (truth[~truth["border"]], truth))
         assert table.loc["two_class", "sigma"] == pytest.approx(inside)
         assert inside != pytest.approx(whole)
@@ -160,7 +163,7 @@ def test_a_shrunken_method_is_shown_to_measure_smaller_cells(run_folder: Path) -
 
 def test_agreement_finds_the_bias_and_the_perfect_method(stacks: Path) -> None:
     study = from_paths({name: stacks / f"{name}.tif" for name in ("same", "thin")}, stacks / "truth.tif")
-    table = comparisons.agree_with_truth(study).set_index(["method", "trait"])
+    table = agree_with_truth(study).set_index(["method", "trait"])
     assert table.loc[("same", "area"), "tfe"] == 0
     assert table.loc[("same", "area"), "bias"] == 0
     assert table.loc[("thin", "area"), "bias_percent"] < -2
@@ -198,12 +201,12 @@ def test_conditions_are_compared_on_replicates(tmp_path: Path, rng: np.random.Ge
         for i, v in enumerate(rng.normal(400 + shift + f, 5, 20))
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "cells.csv", index=False)
-    table = comparisons.compare_conditions(from_paths({"m": tmp_path / "cells.csv"}), "condition")
+    table = compare_conditions(from_paths({"m": tmp_path / "cells.csv"}), "condition")
     assert table.loc[0, "estimate"] == pytest.approx(-30, abs=4)
     assert table.loc[0, "clustered_by"] == "field"
     assert table.loc[0, "p_holm"] < 0.05
     with pytest.raises(BadInput, match="no such column"):
-        comparisons.compare_conditions(from_paths({"m": tmp_path / "cells.csv"}), "dose")
+        compare_conditions(from_paths({"m": tmp_path / "cells.csv"}), "dose")
 
 
 def test_empty_and_tiny_inputs_are_reported_not_tested(tmp_path: Path) -> None:
