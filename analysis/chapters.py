@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from analysis import figures
 from analysis.report import MISSING, Block, Cell, Gallery, Section, Table, interval, number, significant
-from analysis.results import LABEL, ONE_FIELD, Results, frames, model_name, ordered, unit
+from analysis.results import FURTHER, LABEL, ONE_FIELD, Results, frames, model_name, ordered, unit
 from analysis.samples import TRAITS, TRUTH, Study
 
 if TYPE_CHECKING:
@@ -54,12 +54,39 @@ def score_chapter(results: Results) -> Section:
         f"{split}: every method against the annotation",
         ("method", "model", *LABEL.values(), "cells drawn", "count error %"), rows, ("method", "model"), note,
     )  # fmt: skip
-    blocks: list[Block] = [table]
+    blocks: list[Block] = [table, *_further(results, methods)]
     validation = _validation(results)
     if validation.rows:
         blocks.append(validation)
     title = "How well each method finds the cells"
     return Section("scores", title, (_explain_scores(),), tuple(blocks), "The cells", "Scores")
+
+
+def _further(results: Results, methods: list[str]) -> list[Block]:
+    """Tabulate outlines, distances and mistakes, as far as they were counted."""
+    keys = [key for key in FURTHER if any(results.scored[m].get(key) is not None for m in methods)]
+    if not set(keys) - {"dice"}:
+        return []
+    rows: list[list[Cell | str]] = []
+    for method in methods:
+        found = results.scored[method]
+        digits = {
+            key: 0 if key in ("splits", "merges", "missed", "spurious") else 2 if key == "hd95" else 3 for key in keys
+        }
+        cells = [
+            Cell(number(found.get(key), n), below=interval(found[f"{key}_ci"], n) if found.get(f"{key}_ci") else "")
+            for key, n in digits.items()
+        ]
+        rows.append([Cell(method, strong=method == results.winner), *cells])
+    note = (
+        "Boundary scores ask how well the outlines of the foreground meet, within 1 or 2 px; HD95 is the distance "
+        "that 95 % of a found cell's outline stays within. SEG and AJI are those of the Cell Tracking Challenge and "
+        "of Kumar et al. 2017. A split or merge is not counted again as missed or invented."
+    )
+    columns = ("method", *(FURTHER[key] for key in keys))
+    return [
+        Table("Further scores: outlines, distances, kinds of mistakes", columns, rows, ("method",), note, folded=True)
+    ]
 
 
 def _explain_scores() -> str:

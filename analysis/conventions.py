@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from analysis.clusters import clusters
 from analysis.matched import matched
 from analysis.report import MISSING, Block, Cell, Section, Table, number, significant
 from analysis.results import ordered
@@ -80,10 +81,8 @@ def conventions(study: Study, method: str) -> pd.DataFrame:
     for trait in _both(study):
         ours, theirs = cells[TRAITS[trait]].to_numpy(float), cells[f"{trait}_trackmate"].to_numpy(float)
         known = np.isfinite(ours) & np.isfinite(theirs) & (ours > 0)
-        track, frame = cells["track_id"].to_numpy(), cells["frame_id"].to_numpy()
-        groups = [frame] if (track < 0).any() else [track, frame]
         ratio = np.divide(theirs, ours, out=np.full(len(ours), np.nan), where=known)
-        found = clustered_mean(100 * (ratio - 1), *groups)
+        found = clustered_mean(100 * (ratio - 1), *clusters(cells).codes)
         means = (float(ours[known].mean()), float(theirs[known].mean())) if known.any() else (np.nan, np.nan)
         rows.append((trait, int(known.sum()), *means, found.mean, found.low, found.high, found.reason))
     return pd.DataFrame(rows, columns=["trait", "n_cells", "ours", "trackmate", "percent", "low", "high", "reason"])

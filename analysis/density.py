@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from analysis import figures
+from analysis.clusters import clusters
 from analysis.comparisons import LEVEL
-from analysis.matched import clusterings, matched, percent
+from analysis.matched import matched, percent
 from analysis.report import Block, Cell, Gallery, Section, Table, number, p_value, significant, with_ci
 from analysis.results import ONE_FIELD, ordered
 from analysis.samples import INDEPENDENT
@@ -39,11 +40,11 @@ def by_neighbours(study: Study, method: str, trait: str) -> pd.DataFrame:
     """
     cells = matched(study, method)
     error, group = percent(cells, trait), np.minimum(cells[NEIGHBOURS].to_numpy(float), MOST)
-    _, clusters = clusterings(cells)
+    codes = clusters(cells, "_true").codes
     rows = []
     for k in range(MOST + 1):
         own = group == k
-        found = clustered_mean(error[own], *(c[own] for c in clusters))
+        found = clustered_mean(error[own], *(c[own] for c in codes))
         rows.append((k, found.n, found.mean, found.low, found.high, found.reason))
     return pd.DataFrame(rows, columns=["neighbours", "n_cells", "error", "low", "high", "reason"])
 
@@ -59,13 +60,13 @@ def slopes(study: Study, methods: list[str], traits: list[str]) -> pd.DataFrame:
         for method in methods:
             cells = matched(study, method)
             neighbours = cells[NEIGHBOURS].to_numpy(float)
-            named, clusters = clusterings(cells)
-            found = clustered_slope(neighbours, percent(cells, trait), *clusters)
+            by = clusters(cells, "_true")
+            found = clustered_slope(neighbours, percent(cells, trait), *by.codes)
             touching = float(np.mean(neighbours > 0)) if len(cells) else np.nan
             rows.append(
                 {
                     "trait": trait, "method": method, "n_cells": found.n, "touching": touching, "slope": found.mean,
-                    "low": found.low, "high": found.high, "p": found.p, "clustered_by": named, "reason": found.reason,
+                    "low": found.low, "high": found.high, "p": found.p, "clustered_by": by.name, "reason": found.reason,
                 }
             )  # fmt: skip
     table = pd.DataFrame(rows)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from analysis import figures
 from analysis.record import Record, curves
-from analysis.report import Cell, Section, Table, number
+from analysis.report import Cell, Gallery, Section, Table, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from analysis.figures import Curve
+    from analysis.figures import Curve, Picture
 
 FEWEST_CURVES = 5
 """Complete curves below which a rank correlation says nothing."""
@@ -211,8 +212,39 @@ def early_stopping_chapter(record: Record) -> Section | None:
         *_slow_starters(built, names),
     ]
     blocks = [_correlations(built), _complete(built, names), _stops(built, names)]
-    shown = tuple(block for block in blocks if block.rows)
+    shown = (Gallery([_survivors(b) for b in built], SURVIVORS), *(block for block in blocks if block.rows))
     return Section("stopping", "What early stopping did", tuple(paragraphs), shown, "The search", "Early stopping")
+
+
+SURVIVORS = (
+    "Trials still in training after each epoch, references left out; dotted: the epochs at which trials are judged. "
+    "The white above the line, up to its height at the first epoch, is the training that was saved."
+)
+"""What the figure of each target shows."""
+
+
+def survivors(bracket: Bracket) -> pd.DataFrame:
+    """Return how many trials that may be stopped were trained for each epoch: columns epoch, trials."""
+    lasted = [len(values) for trial, values in bracket.values.items() if trial not in bracket.exempt]
+    epochs = range(1, bracket.full + 1)
+    return pd.DataFrame({"epoch": epochs, "trials": [sum(n >= epoch for n in lasted) for epoch in epochs]})
+
+
+def _survivors(bracket: Bracket) -> Picture:
+    table = survivors(bracket)
+    with figures.canvas() as (figure, axis):
+        axis.step(table["epoch"], table["trials"], where="mid", color=figures.BLUE, linewidth=1.6)
+        axis.fill_between(table["epoch"], table["trials"], step="mid", color=figures.BLUE, alpha=0.2)
+        for rung in bracket.rungs:
+            axis.axvline(rung, color=figures.INK, linewidth=0.8, linestyle=(0, (1, 2)))
+        axis.set(title=bracket.target, xlabel="epoch", ylabel="trials in training")
+        axis.set_ylim(0, 1.05 * max(1, table["trials"].max()))
+        figures.whole_numbers(axis)
+        first, last = int(table["trials"].iloc[0]), int(table["trials"].iloc[-1])
+        alt = (
+            f"Trials of {bracket.target} in training: {first} after the first epoch, {last} after epoch {bracket.full}."
+        )
+        return figures.svg(figure, alt, name=f"survivors_{bracket.target}", data=table)
 
 
 def _lost(bracket: Bracket) -> list[str]:

@@ -1,8 +1,8 @@
-"""True cells beside the cells a method found for them, and what their errors are clustered by."""
+"""True cells beside the cells a method found for them, with every column of both."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,11 +35,3 @@ def percent(cells: pd.DataFrame, trait: str) -> NDArray[np.float64]:
     true, own = values(cells, trait)
     safe = np.where(true > 0, true, np.nan)
     return np.asarray(100 * (own / safe - 1), dtype=float)
-
-
-def clusterings(cells: pd.DataFrame) -> tuple[str, list[NDArray[Any]]]:
-    """Name and give the clusterings of matched cells: track x frame, or frame alone where a track is unknown."""
-    frame, track = cells["frame_id_true"].to_numpy(), cells["track_id_true"].to_numpy()
-    if not len(cells) or (track < 0).any():
-        return "frame", [frame]
-    return "track x frame", [track, frame]

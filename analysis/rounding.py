@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from analysis import figures
+from analysis.clusters import clusters
 from analysis.comparisons import LEVEL
-from analysis.matched import clusterings, matched, values
+from analysis.matched import matched, values
 from analysis.report import Cell, Gallery, Section, Table, interval, number, p_value
 from analysis.results import ONE_FIELD, ordered
 from analysis.slope import clustered_slope
@@ -42,15 +43,15 @@ def rounding(study: Study, methods: list[str]) -> pd.DataFrame:
     for method in methods:
         cells = matched(study, method)
         true, own = values(cells, TRAIT)
-        named, clusters = clusterings(cells)
-        found = clustered_slope(true, own - true, *clusters)
+        by = clusters(cells, "_true")
+        found = clustered_slope(true, own - true, *by.codes)
         both = np.isfinite(true) & np.isfinite(own)
         spread = float(true[both].std()) if both.any() else 0.0
         kept = float(own[both].std()) / spread if spread > 0 else np.nan
         rows.append(
             {
                 "method": method, "n_cells": found.n, "slope": found.mean, "low": found.low, "high": found.high,
-                "p": found.p, "kept": kept, "clustered_by": named, "reason": found.reason,
+                "p": found.p, "kept": kept, "clustered_by": by.name, "reason": found.reason,
             }
         )  # fmt: skip
     table = pd.DataFrame(rows)
