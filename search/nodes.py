@@ -150,13 +150,17 @@ def scratch(run: str) -> Path:
     NotShared
         Someone else has made a folder of that name.
     """
-    parent = Path(os.environ.get(SCRATCH) or tempfile.gettempdir()) / f"cellsearch-{os.getuid()}"
+    folder = _scratch(run)
+    parent = folder.parent
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if parent.stat().st_uid != os.getuid() or parent.is_symlink():
         raise NotShared(f"{parent}: belongs to someone else; set {SCRATCH} to a folder of your own on each node")
-    folder = parent / run
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def _scratch(run: str) -> Path:
+    return Path(os.environ.get(SCRATCH) or tempfile.gettempdir()) / f"cellsearch-{os.getuid()}" / run
 
 
 def mark(run_dir: Path) -> str:
@@ -172,18 +176,19 @@ def clean(run: str) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    living = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    if len(living) == 1:
+        _remove(run)
+        return
     remove = ray.remote(_remove)
     asked = [
         remove.options(
-            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False), max_retries=0
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False), max_retries=0
         ).remote(run)
-        for node in ray.nodes()
-        if node["Alive"]
+        for node in living
     ]
-    done, late = ray.wait(asked, num_returns=len(asked), timeout=CLEANING_SECONDS)
-    for task in [*done, *late]:
-        ray.cancel(task, force=True)
+    ray.wait(asked, num_returns=len(asked), timeout=CLEANING_SECONDS)
 
 
 def _remove(run: str) -> None:
-    shutil.rmtree(scratch(run), ignore_errors=True)
+    shutil.rmtree(_scratch(run), ignore_errors=True)

@@ -49,9 +49,9 @@ class Options:
     preset, file, overrides
         The three layers of the configuration; options such as --data are among the overrides.
     out
-        Folder of a new run; None takes a numbered one.
+        Folder of a new run, or its s3:// place; None takes a numbered one.
     resume
-        Folder of the run to go on with.
+        Folder of the run to go on with, or its s3:// place.
     accept_change
         Go on with a run although its configuration, data or code have changed.
     one_trial, replay
@@ -65,8 +65,8 @@ class Options:
     preset: str | None = None
     file: Path | None = None
     overrides: tuple[str, ...] = ()
-    out: Path | None = None
-    resume: Path | None = None
+    out: Path | str | None = None
+    resume: Path | str | None = None
     one_trial: bool = False
     replay: Path | None = None
     accept_change: bool = False
@@ -75,13 +75,16 @@ class Options:
     print_config: bool = False
     print_schema: bool = False
 
-    def config(self) -> Config:
-        """Return the configuration: of the run to resume, else of preset and file, the overrides over it."""
+    def config(self, folder: Path | None = None) -> Config:
+        """Return the configuration: of the run to resume, else of preset and file, the overrides over it.
+
+        The settings of a run in an object store have been brought to `folder`.
+        """
         if self.resume is None:
             return load(self.preset, self.file, list(self.overrides))
-        file = self.resume / CONFIG_OF_A_RUN
+        file = (folder or Path(self.resume)) / CONFIG_OF_A_RUN
         if not file.is_file():
-            if (self.resume / LEDGER).is_file():
+            if file.with_name(LEDGER).is_file():
                 raise BadInput(
                     f"{file}: missing; give the options of the run again with --out {self.resume} instead of --resume: "
                     "its ledger tells whether they are the same"
@@ -137,8 +140,13 @@ def build_parser() -> Parser:
     where.add_argument(
         "--data", metavar="PATH", help="folder of frames and masks or a dataset.zarr (default: synthetic)"
     )
-    where.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: a new numbered one)")
-    where.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run")
+    where.add_argument(
+        "--out",
+        type=_place,
+        metavar="RUN",
+        help="folder of the run, or s3://bucket/run (default: a new numbered folder)",
+    )
+    where.add_argument("--resume", type=_place, metavar="RUN", help="go on with this run: its folder or s3:// place")
     where.add_argument(
         "--accept-change", action="store_true", help="go on although configuration, data or code have changed"
     )
@@ -166,6 +174,11 @@ def build_parser() -> Parser:
     show.add_argument("--print-config", action="store_true", help="show the resolved configuration as YAML")
     show.add_argument("--print-schema", action="store_true", help="show the JSON schema of the configuration")
     return parser
+
+
+def _place(text: str) -> Path | str:
+    """Return the folder of a run, or the name of a place in an object store as it was given."""
+    return text if text.startswith("s3://") else Path(text)
 
 
 def _overrides(given: argparse.Namespace) -> list[str]:

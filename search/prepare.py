@@ -71,9 +71,13 @@ def prepare_data(config: Config, run_dir: Path) -> Dataset:
     from data_io.intake import Settings
     from data_io.location import located
     from data_io.readers import Options
+    from data_io.store import is_store
 
     data = config.data
     source = located(data.path) if data.path is not None else run_dir / "synthetic"
+    own = run_dir / "dataset.zarr"
+    if not is_remote(source) and not source.exists() and is_store(own):
+        source = own  # the run goes on on another machine, which has what was converted but not the images
     if data.path is None and not (run_dir / "dataset.zarr").exists():
         made = data.synthetic
         say(f"making {made.fields} synthetic movies of {made.frames} frames, {made.height} x {made.width} px")

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from data_io import errors, files
 from data_io.errors import BadInput
-from search import console, destination, prepare, trust
+from search import console, destination, nodes, prepare, trust
 from search.config import Config, dump
 from search.console import say
 from search.options import CONFIG_OF_A_RUN, parse
 from search.signals import Ended, Halted, Signals
+from search.storage import StorageLost
+from search.stored_run import Unstored, kept_at
 
 if TYPE_CHECKING:
     from data_io.store import Dataset
@@ -50,33 +52,41 @@ def main(arguments: list[str] | None = None) -> int:
     if options.replay is not None:
         from search.single import replay
 
+        if isinstance(options.out, str):
+            raise BadInput(f"{options.out}: a replay needs a folder; give one with --out")
         return replay(options.replay, options.out)
-    config = options.config()
+    kept = kept_at(options.resume, resumed=True)
+    config = options.config(kept.bring_settings())
     if options.dry_run:
         return dry_run(config)
-    run_dir = Path(place(options, config.data.path))
+    where = place(options, config.data.path)
+    kept = kept if kept.place else kept_at(where)
+    run_dir = kept.folder or Path(where)
     signals = Signals()
     signals.install()
     try:
         if options.one_trial:
             from search.single import one_trial
 
+            if kept.place:
+                raise BadInput(f"{kept.place}: a single trial needs a folder; give one with --out")
             return one_trial(config, run_dir)
-        return run(config, run_dir, signals, accept_change=options.accept_change)
+        return run(config, run_dir, signals, kept, accept_change=options.accept_change)
     except Ended as end:
-        print(f"{end}: stopped; go on with: {_how_to_go_on(run_dir, options)}", file=sys.stderr)
+        print(f"{end}: stopped; go on with: {_how_to_go_on(run_dir, options, kept)}", file=sys.stderr)
         return end.code
     except Exception as fault:
-        if not isinstance(fault, Halted) and not errors.is_disk_full(fault):
+        foreseen = isinstance(fault, Halted | StorageLost)
+        if not foreseen and not errors.is_disk_full(fault):
             raise
-        told = fault if isinstance(fault, Halted) else errors.disk_full(fault)
-        print(f"error: {told}; mend that, then go on with: {_how_to_go_on(run_dir, options)}", file=sys.stderr)
+        told = fault if foreseen else errors.disk_full(fault)
+        print(f"error: {told}; mend that, then go on with: {_how_to_go_on(run_dir, options, kept)}", file=sys.stderr)
         return errors.PREEMPTED
 
 
-def _how_to_go_on(run_dir: Path, options: Options) -> str:
-    begun = (run_dir / CONFIG_OF_A_RUN).is_file() and not options.one_trial
-    return f"python -m search.run --resume {run_dir}" if begun else f"the same command and --out {run_dir}"
+def _how_to_go_on(run_dir: Path, options: Options, kept: Unstored) -> str:
+    begun, where = (run_dir / CONFIG_OF_A_RUN).is_file() and not options.one_trial, kept.place or run_dir
+    return f"python -m search.run --resume {where}" if begun else f"the same command and --out {where}"
 
 
 def place(options: Options, data: str | None) -> Path | str:
@@ -86,7 +96,7 @@ def place(options: Options, data: str | None) -> Path | str:
 
     asked = options.resume or options.out
     if not belongs_to_job(os.environ):
-        return destination.outside_a_job(asked)
+        return asked if isinstance(asked, str) else destination.outside_a_job(asked)
     if options.allow_insecure_cluster:
         os.environ[ALLOW] = "1"
     destination.refuse_relative(asked, "--resume" if options.resume else "--out")
@@ -111,25 +121,30 @@ def dry_run(config: Config) -> int:
     return errors.DONE
 
 
-def run(config: Config, run_dir: Path, signals: Signals, *, accept_change: bool = False) -> int:
-    """Go the whole way in `run_dir`, skipping what is done; returns the exit code."""
+def run(
+    config: Config, run_dir: Path, signals: Signals, kept: Unstored | None = None, *, accept_change: bool = False
+) -> int:
+    """Go the whole way in `run_dir`, skipping what is done; returns the exit code. `kept` keeps it elsewhere, too."""
     from search.lock import only_driver
 
     trust.refuse_foreign(run_dir)
     config = prepare.settled_config(config, run_dir, accept_change=accept_change)
-    made = prepare.make_folder(run_dir)
+    made, kept = prepare.make_folder(run_dir), kept or Unstored()
     try:
-        with only_driver(run_dir, say):
+        with only_driver(run_dir, say), kept.held(say):
+            config = prepare.settled_config(config, run_dir, accept_change=accept_change)  # now that all is here
             prepare.remove_half_written(run_dir)
             dataset = prepare.prepare_data(config, run_dir)
-            return _go(prepare.resolve(config, dataset), dataset, run_dir, signals, accept_change=accept_change)
+            return _go(prepare.resolve(config, dataset), dataset, run_dir, signals, kept, accept_change=accept_change)
     except BadInput:
         if made:
             prepare.remove_unstarted(run_dir)
         raise
 
 
-def _go(config: Config, dataset: Dataset, run_dir: Path, signals: Signals, *, accept_change: bool) -> int:
+def _go(
+    config: Config, dataset: Dataset, run_dir: Path, signals: Signals, kept: Unstored, *, accept_change: bool
+) -> int:
     """Plan, search, choose, predict, measure, compare; each step is a file the next one reads."""
     from search import changes, predict
     from search.ledger import Ledger
@@ -141,11 +156,13 @@ def _go(config: Config, dataset: Dataset, run_dir: Path, signals: Signals, *, ac
         notes = [*notes, *ledger.notes, *(f"accepted change: {change}" for change in accepted)]
         files.write_text(run_dir / CONFIG_OF_A_RUN, dump(config))
         files.write_json(run_dir / predict.RUN_FACTS, prepare.run_facts(config, dataset, run_dir))
-        plan = train(config, plan, dataset, run_dir, ledger, notes, signals)
-        facts, failed = hand_on(config, plan, dataset, run_dir, ledger, notes, signals)
+        kept.put_needed(dataset)
+        plan = train(config, plan, dataset, run_dir, ledger, notes, signals, kept)
+        facts, failed = hand_on(config, plan, dataset, run_dir, ledger, notes, signals, kept)
     finally:
         ledger.close()
     if not facts:
+        kept.put_results()
         return errors.NO_TRIAL
     report = compare(run_dir)
     if report is not None:
@@ -153,6 +170,7 @@ def _go(config: Config, dataset: Dataset, run_dir: Path, signals: Signals, *, ac
 
         send_report(config.tracking, run_dir, run_dir.resolve().name, dataset, report)
     shutil.rmtree(run_dir / "cache", ignore_errors=True)
+    kept.put_results()
     console.closing(facts, run_dir, report)
     if report is None:
         return errors.REPORT_FAILED
@@ -167,6 +185,7 @@ def train(
     ledger: Ledger,
     notes: list[str],
     signals: Signals,
+    kept: Unstored,
 ) -> Plan:
     """Search: every trial that is not settled, on Ray, watched by the display and W&B; then the runs of the winner.
 
@@ -186,7 +205,7 @@ def train(
     from cluster.start import start_ray, stop_ray
 
     console.announce_cost(config, dataset, plan)
-    banks = prepare.decode_frames(config, dataset, run_dir)
+    banks = prepare.decode_frames(config, dataset, run_dir, place=kept.dataset_of(dataset))
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -196,13 +215,20 @@ def train(
         raise BadInput(str(fault)) from fault
     signals.install()
     try:
-        return _train(config, plan, banks, run_dir, ledger, dataset.channels, signals)
+        return _train(config, plan, banks, run_dir, ledger, dataset.channels, signals, kept)
     finally:
         stop_ray()
 
 
 def _train(
-    config: Config, plan: Plan, banks: Banks, run_dir: Path, ledger: Ledger, channels: int, signals: Signals
+    config: Config,
+    plan: Plan,
+    banks: Banks,
+    run_dir: Path,
+    ledger: Ledger,
+    channels: int,
+    signals: Signals,
+    kept: Unstored,
 ) -> Plan:
     """Search in one go: the plan and what Optuna proposes, then the references of the winner."""
     from cluster.watch import watched
@@ -215,7 +241,7 @@ def _train(
     from search.winner import with_runs_of_winner
 
     def interrupted() -> bool:
-        return signals.received is not None
+        return signals.received is not None or kept.lost is not None
 
     shares = measured(config, plan.possible(), channels, ledger, say)
     advised = Proposed(config, plan, ledger, run_dir / OPTUNA)
@@ -225,22 +251,32 @@ def _train(
     tracker = make_tracker(config.tracking, run_dir, name, shown)
     try:
         with (
-            watched(partial(ray_is_lost, run_dir)),
+            watched(partial(ray_is_lost, kept.place or run_dir)),
             signals.patiently(),
             Display(plan.trials, settled, config.budget.minutes) as display,
         ):
             watchers: list[Watcher] = [display, Tracking(tracker), advised]
-            search(config, plan, banks, run_dir, ledger, watchers, shares, advised, interrupted)
+            search(config, plan, banks, run_dir, ledger, watchers, shares, advised, interrupted, store=kept.store)
             extended = with_runs_of_winner(config, with_proposed(plan, ledger), ledger)
             if not interrupted() and needs_training(config, replace(extended, rows=()), ledger):
-                search(config, extended, banks, run_dir, ledger, watchers, shares, None, interrupted)
+                search(config, extended, banks, run_dir, ledger, watchers, shares, None, interrupted, store=kept.store)
+        if kept.lost is not None:
+            raise Halted(kept.lost)
+        nodes.clean(nodes.name_of(run_dir))
     finally:
         tracker.close()
     return extended
 
 
 def _train_again(
-    config: Config, run_dir: Path, ledger: Ledger, channels: int, signals: Signals, plan: Plan, banks: Banks
+    config: Config,
+    run_dir: Path,
+    ledger: Ledger,
+    dataset: Dataset,
+    signals: Signals,
+    kept: Unstored,
+    plan: Plan,
+    banks: Banks,
 ) -> None:
     """Train the runs that confirm the choice, to their end, whatever the budget of the search was."""
     from cluster.start import start_ray, stop_ray
@@ -250,26 +286,35 @@ def _train_again(
     from search.shares import measured
     from search.tuning import search
 
+    def interrupted() -> bool:
+        return signals.received is not None or kept.lost is not None
+
     config = config.model_copy(update={"budget": BudgetConfig()})
+    if banks.source is not None:
+        banks = replace(banks, source=replace(banks.source, dataset=kept.dataset_of(dataset)))
     start_ray()
     signals.install()
     try:
-        shares = measured(config, plan.trials, channels, ledger, say)
+        shares = measured(config, plan.trials, dataset.channels, ledger, say)
         with (
-            watched(partial(ray_is_lost, run_dir)),
+            watched(partial(ray_is_lost, kept.place or run_dir)),
             signals.patiently(),
             Display(plan.trials, {}, None) as display,
         ):
-            search(config, plan, banks, run_dir, ledger, [display], shares, None, lambda: signals.received is not None)
+            search(config, plan, banks, run_dir, ledger, [display], shares, None, interrupted, store=kept.store)
+        if kept.lost is not None:
+            raise Halted(kept.lost)
+        nodes.clean(nodes.name_of(run_dir))
+        kept.bring_trials(trial.id for trial in plan.trials)
     finally:
         stop_ray()
 
 
-def ray_is_lost(run_dir: Path, which: str) -> None:
+def ray_is_lost(run: Path | str, which: str) -> None:
     """End this process: without Ray's own it would wait for ever; what was done is on disk."""
     from cluster.watch import end_session
 
-    how = f"python -m search.run --resume {run_dir}"
+    how = f"python -m search.run --resume {run}"
     print(f"error: Ray on this machine has died ({which}); go on with: {how}", file=sys.stderr, flush=True)
     end_session()
     os._exit(errors.PREEMPTED)
@@ -302,6 +347,7 @@ def hand_on(
     ledger: Ledger,
     notes: list[str],
     signals: Signals,
+    kept: Unstored,
 ) -> tuple[dict[str, Any], bool]:
     """Choose the models, confirm them, predict, find and measure the cells, write the tables.
 
@@ -313,7 +359,12 @@ def hand_on(
     from search import predict, results, select
     from search.confirm import confirm
 
-    chosen = select.eligible(plan.trials, ledger.trials(), lambda trial: run_dir / "trials" / trial)
+    states = ledger.trials()
+    candidates = [
+        trial.id for trial in plan.trials if trial.id in states and states[trial.id].status in select.ELIGIBLE
+    ]
+    kept.bring_trials(candidates, curves_of=states.keys() - set(candidates))
+    chosen = select.eligible(plan.trials, states, lambda trial: run_dir / "trials" / trial)
     if not chosen:
         console.say_why_none(plan, ledger)
         return {}, False
@@ -323,7 +374,8 @@ def hand_on(
         say("no trial is usable: none of the checkpoints could be applied to the validation frames")
         return {}, False
     notes = [*notes, *(f"{trial} was left out of the choice: {why}" for trial, why in selection.left_out.items())]
-    train_again = partial(_train_again, config, run_dir, ledger, dataset.channels, signals)
+    kept.put_needed(dataset)
+    train_again = partial(_train_again, config, run_dir, ledger, dataset, signals, kept)
     confirmed = confirm(config, plan.trials, selection, dataset, run_dir, ledger, train_again, say)
     trials = results.trials_table(plan, ledger, prepare.count_parameters(plan, dataset), selection)
     results.write_trials(run_dir, trials)

@@ -21,7 +21,7 @@ from search.metrics import COLUMNS, Row
 from search.resources import after_out_of_memory
 from search.space import TrialConfig
 from search.watchdog import has_hung
-from search.worker import DISK_FULL, ERROR, OUT_OF_MEMORY
+from search.worker import DISK_FULL, ERROR, OUT_OF_MEMORY, UNREACHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,16 +32,19 @@ if TYPE_CHECKING:
     from search.config import ScheduleConfig
 
 
-TRIES = {"error": 1, "hang": 1, "memory": 3, "death": 3}
+TRIES = {"error": 1, "hang": 1, "memory": 3, "death": 3, "node": 1000}
 """How often a trial comes again, by what ended it, before it has completed another epoch."""
 WORDS = {
     "error": "failed",
     "hang": "HUNG: no epoch within resources.hang_minutes",
     "memory": "the memory of the node ran out and Ray ended its process",
     "death": "its process died",
+    "node": "its node was lost",
 }
 NO_MEMORY = ("NODE_OUT_OF_MEMORY", "running low on memory", "memory pressure")
 """What Ray says of a process that its memory monitor ended."""
+NO_NODE = ("its node has died", "node it was running on", "node was terminated", "was preempted")
+"""What Ray says of a process whose node is gone."""
 TRACEBACK = "error.txt"
 """In the folder of a trial that failed: the traceback, or what Ray knows of the death of its process."""
 
@@ -106,7 +109,9 @@ def cause_of_death(told: str, folder: Path) -> str:
     """Return what ended the process of a trial, by what Ray told of it and what the process left: a key of `TRIES`."""
     if has_hung(folder):
         return "hang"
-    return "memory" if any(words in told for words in NO_MEMORY) else "death"
+    if any(words in told for words in NO_MEMORY):
+        return "memory"
+    return "node" if any(words in told for words in NO_NODE) else "death"
 
 
 def is_diverged(row: Row) -> bool:
@@ -133,7 +138,7 @@ class LedgerScheduler(FIFOScheduler):
     Attributes
     ----------
     halted
-        Why the search cannot go on here (a full disk), None while it can.
+        Why the search cannot go on here (a full disk, a storage out of reach), None while it can.
     """
 
     def __init__(
@@ -173,8 +178,8 @@ class LedgerScheduler(FIFOScheduler):
         """Record an epoch, then decide; a full disk ends the search, not the trial."""
         config = self._config(trial)
         try:
-            if DISK_FULL in result:
-                self.halted = str(result[DISK_FULL])
+            if why := result.get(DISK_FULL) or result.get(UNREACHED):
+                self.halted = str(why)
                 return str(self.STOP)
             if OUT_OF_MEMORY in result:
                 return self._once_more(config, str(result[OUT_OF_MEMORY]))
@@ -229,7 +234,7 @@ class LedgerScheduler(FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
         """Record a trial that returned without being told to; one that is put back or halted has not ended."""
-        if self.halted or {OUT_OF_MEMORY, ERROR, DISK_FULL} & result.keys():
+        if self.halted or {OUT_OF_MEMORY, ERROR, DISK_FULL, UNREACHED} & result.keys():
             return
         config = self._config(trial)
         state = self.ledger.trials().get(config.id, TrialState())

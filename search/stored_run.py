@@ -29,7 +29,7 @@ from data_io.location import is_remote
 from search.ledger import LEDGER
 from search.signals import Ended
 from search.storage import Storage, StorageLost, Stored, working_folder
-from search.stored_trial import TRIALS, bring_trial
+from search.stored_trial import TRIALS, bring_curves, bring_trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -63,12 +63,20 @@ class Unstored:
 
     store: Storage | None = None
     place = ""
+    """Name of the storage."""
+    folder: Path | None = None
+    """Working folder of a run that has a storage."""
     lost: str | None = None
+    """Why the storage is out of reach, or not ours any more."""
 
     @contextmanager
     def held(self, say: Callable[[str], None]) -> Iterator[None]:
         """See `StoredRun.held`."""
         yield
+
+    def bring_settings(self) -> Path | None:
+        """See `StoredRun.bring_settings`."""
+        return None
 
     def put_needed(self, dataset: Dataset) -> None:
         """See `StoredRun.put_needed`."""
@@ -76,7 +84,7 @@ class Unstored:
     def put_results(self) -> None:
         """See `StoredRun.put_results`."""
 
-    def bring_trials(self, trials: Iterable[str]) -> None:
+    def bring_trials(self, trials: Iterable[str], *, curves_of: Iterable[str] = ()) -> None:
         """See `StoredRun.bring_trials`."""
 
     def dataset_of(self, dataset: Dataset) -> str:
@@ -110,7 +118,7 @@ class StoredRun(Unstored):
             raise BadInput(f"{store.place}: no run to resume ({HEAD} is missing); give the place of a run")
         self.new = self.head is None
         self.run = self.head["run"] if self.head else secrets.token_hex(4)
-        self.folder = working_folder(f"{store.place}-{self.run}", parent)
+        self.folder: Path = working_folder(f"{store.place}-{self.run}", parent)
         self.sitting = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         self.lost = None
 
@@ -157,10 +165,18 @@ class StoredRun(Unstored):
         self._put(self._files())
         self.store.put(self.folder / LEDGER, LEDGER)
 
-    def bring_trials(self, trials: Iterable[str]) -> None:
-        """Have the trials here as their own processes stored them."""
+    def bring_trials(self, trials: Iterable[str], *, curves_of: Iterable[str] = ()) -> None:
+        """Have trials here as their own processes stored them, of others learning curves, settings and examples."""
+        folder = self.folder / TRIALS
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(lambda trial: bring_trial(self.store, trial, self.folder / TRIALS / trial), trials))
+            list(pool.map(lambda trial: bring_trial(self.store, trial, folder / trial), trials))
+            list(pool.map(lambda trial: bring_curves(self.store, trial, folder / trial), curves_of))
+
+    def bring_settings(self) -> Path:
+        """Have the settings of the run here, and what tells why there are none; return the folder."""
+        if not (self.folder / "config.yaml").exists() and self.store.objects("config.yaml"):
+            self.store.get("config.yaml", self.folder / "config.yaml")
+        return self.folder
 
     def dataset_of(self, dataset: Dataset) -> str:
         """Return where every node finds a data set."""
@@ -263,6 +279,21 @@ class StoredRun(Unstored):
             if file.exists() and (wanted is None or name in wanted):
                 record[name] = [facts.etag, *_stat(file)]
         files.write_json(self.folder / RECORD, record)
+
+
+def kept_at(place: Path | str | None, *, resumed: bool = False) -> Unstored | StoredRun:
+    """Return what keeps the run of a place: nothing for a folder; an s3:// place has a working folder in the cache.
+
+    Raises
+    ------
+    BadInput
+        The object store cannot be used, or has no run to resume.
+    """
+    if not isinstance(place, str):
+        return Unstored()
+    from search.precision import cache_folder
+
+    return StoredRun(Storage.at(place), cache_folder() / "runs", resumed=resumed)
 
 
 class LedgerCopy:

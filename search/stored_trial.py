@@ -80,6 +80,14 @@ class StoredTrial:
         return self.folder / name.removeprefix(f"{self.under}/")
 
 
+def bring_curves(store: Storage, trial: str, folder: Path) -> None:
+    """Have the files of a trial in a folder that are not there, its checkpoints left out."""
+    for name in store.objects(f"{TRIALS}/{trial}"):
+        file = folder / name.removeprefix(f"{TRIALS}/{trial}/")
+        if not file.exists() and f"/{CHECKPOINTS}/" not in name:
+            store.get(name, file)
+
+
 def bring_trial(store: Storage, trial: str, folder: Path) -> None:
     """Have a trial in a folder as far as the store knows more of it."""
     StoredTrial(store, trial, folder).bring()

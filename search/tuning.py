@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.tune import PlacementGroupFactory
 
-from search import checkpoints
+from data_io.errors import BadInput
+from search import checkpoints, nodes
 from search.changes import MADE_WITH
 from search.metrics import COLUMNS, rows_until
 from search.proposed import proposals_left
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from search.proposed import Proposed
     from search.shares import Shares
     from search.space import Plan, TrialConfig
+    from search.storage import Storage
 
 SITTING = "sitting"
 """The event with which a driver begins; the time between sittings is no search."""
@@ -59,16 +61,18 @@ def search(
     *,
     train: Train = train_network,
     say: Callable[[str], None] = print,
+    store: Storage | None = None,
 ) -> None:
     """Train every trial of the plan that the ledger does not know to be settled, and those that `source` proposes.
 
     Ray must have been started. Returns when all trials have ended, the budget is spent or `interrupted` says so; what
-    happened stands in `ledger`. `train` is what each trial does in its Ray actor; `say` gets notes for the user.
+    happened stands in `ledger`. `train` is what each trial does in its Ray actor; `say` gets notes for the user; trials
+    are kept in `store`, without one in `run_dir`, which then all nodes share.
 
     Raises
     ------
     Halted
-        When the search cannot go on here, because a disk is full.
+        When the search cannot go on here: a disk is full, a node reaches neither `run_dir` nor `store`.
     """
     if taken := take_over(ledger, _waiting(plan, ledger), run_dir):
         say(f"note: {taken} epochs that the ledger lacked were read from the trials' own records")
@@ -78,13 +82,16 @@ def search(
     budget = Budget(config, ledger)
     proposes = source if config.space.mode == "optuna" else None
     waiting = _waiting(plan, ledger)
+    if store is not None:
+        refuse_apart([shares.place(trial) for trial in waiting])
     alone = one_at_a_time([shares.place(trial) for trial in waiting], ray.cluster_resources())
     queue = Queue(waiting, budget.may_start, shares.place, proposes, 1 if alone else None)
     ledger.append(SITTING, "", host=socket.gethostname(), pid=os.getpid())
     scheduler = LedgerScheduler(ledger, judge, [*watchers, queue], budget.spent, queue.put_back, say)
     minutes = config.resources.hang_minutes
     hang_seconds = None if minutes is None else 60 * minutes
-    trainable = partial(work, train=train, banks=banks, run_dir=run_dir, hang_seconds=hang_seconds)
+    home = nodes.Home(run_dir, nodes.mark(run_dir), nodes.name_of(run_dir), store)
+    trainable = partial(work, train=train, banks=banks, home=home, hang_seconds=hang_seconds)
     _tune(trainable, queue, run_dir, scheduler, lambda: bool(interrupted() or scheduler.halted or budget.spent()))
     if scheduler.halted:
         raise Halted(scheduler.halted)
@@ -264,6 +271,24 @@ def _folder(trial: Any) -> str:
 
 
 def _resources(config: dict[str, Any]) -> PlacementGroupFactory:
-    """Return what Ray sets aside for a trial: one bundle for each of its processes."""
-    trial = config["trial"]
-    return PlacementGroupFactory([{"CPU": trial["cpus"], "GPU": trial["gpus"]}] * trial["processes"])
+    """Return what Ray sets aside for a trial: a bundle for each of its processes, on one node if any has that much."""
+    trial, processes = config["trial"], config["trial"]["processes"]
+    bundle = {"CPU": trial["cpus"], "GPU": trial["gpus"]}
+    together = "STRICT_PACK" if fits_a_node(bundle, processes) else "PACK"
+    return PlacementGroupFactory([bundle] * processes, strategy=together)
+
+
+def refuse_apart(trials: list[TrialConfig]) -> None:
+    """Raise BadInput where processes that train a trial together would be on several nodes and share no folder."""
+    for trial in trials:
+        if trial.processes > 1 and not fits_a_node({"CPU": trial.cpus, "GPU": trial.gpus}, trial.processes):
+            raise BadInput(
+                f"resources.reference_processes={trial.processes}: no node has room for all of them, and in a run "
+                "that an object store keeps they must be on one; lower it, or give a folder that all share with --out"
+            )
+
+
+def fits_a_node(bundle: dict[str, float], count: int) -> bool:
+    """Whether a node of the cluster has room, when it is empty, for so many bundles."""
+    living = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return any(all(node.get(name, 0.0) >= count * amount for name, amount in bundle.items()) for node in living)

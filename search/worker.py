@@ -11,9 +11,10 @@ import traceback
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_io.errors import disk_full, is_disk_full
+from search.nodes import NotShared
 from search.space import TrialConfig
+from search.storage import StorageLost
 from search.watchdog import Watchdog
-from search.weights import FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 
     from search.frames import Banks
     from search.metrics import Row
+    from search.nodes import Home
 
 OUT_OF_MEMORY = "out_of_memory"
 """Key of a result that is no epoch: the trial could not get the memory it asked for, in the words of the value."""
 DISK_FULL = "disk_full"
 """Key of a result that is no epoch: a disk has no room for what the trial writes; path and bytes are the value."""
+UNREACHED = "unreached"
+"""Key of a result that is no epoch: this node cannot reach the run, or its storage, for the reason in the value."""
 ERROR = "error"
 """Key of a result that is no epoch: the trial failed with the traceback that is the value."""
 
@@ -55,26 +59,24 @@ def train_network(
     train(trial, banks, folder, report, encoders)
 
 
-def work(
-    config: dict[str, Any], *, train: Train, banks: Banks, run_dir: Path, hang_seconds: float | None = None
-) -> None:
+def work(config: dict[str, Any], *, train: Train, banks: Banks, home: Home, hang_seconds: float | None = None) -> None:
     """Run one trial inside a Ray actor; what fails is reported, a process that completes no epoch for long ends."""
     from ray import tune
 
     trial = TrialConfig.model_validate(config["trial"])
-    folder = run_dir / "trials" / trial.id
-    with Watchdog(hang_seconds, folder) as watchdog:
+    try:
+        own, encoders = banks.of_fold(trial.fold).here(), home.encoders(needed=trial.encoder_weights is not None)
+        with home.trial(trial.id, tune.report) as (folder, tell), Watchdog(hang_seconds, folder) as watchdog:
 
-        def report(row: Row) -> None:
-            watchdog.rest()
-            tune.report(row)
-            watchdog.wake()
+            def report(row: Row) -> None:
+                watchdog.rest()
+                tell(row)
+                watchdog.wake()
 
-        try:
-            train(trial, banks.of_fold(trial.fold), folder, report, run_dir / FOLDER)
-            return
-        except Exception as error:
-            failure = what_failed(error)
+            train(trial, own, folder, report, encoders)
+        return
+    except Exception as error:
+        failure = what_failed(error)
     _give_back_memory()
     tune.report(failure)
 
@@ -83,6 +85,8 @@ def what_failed(error: Exception) -> dict[str, str]:
     """Return the result that tells the driver of an error."""
     from search.resources import is_out_of_memory
 
+    if isinstance(error, StorageLost | NotShared):
+        return {UNREACHED: str(error)}
     if is_disk_full(error):
         return {DISK_FULL: str(disk_full(error))}
     if is_out_of_memory(error):

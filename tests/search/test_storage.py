@@ -283,6 +283,7 @@ def test_a_store_out_of_reach_is_waited_for_then_named_and_nothing_is_lost(
     s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stored_run, "PAUSE", 0.05)
+    monkeypatch.setattr(stored_run, "STALE", 0.5)
     store, said = Storage.at(f"{PLACE}-unplugged", 20), []
     run = StoredRun(store, tmp_path / "a")
     run.folder.mkdir(parents=True)
