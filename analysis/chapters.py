@@ -70,9 +70,7 @@ def _further(results: Results, methods: list[str]) -> list[Block]:
     rows: list[list[Cell | str]] = []
     for method in methods:
         found = results.scored[method]
-        digits = {
-            key: 0 if key in ("splits", "merges", "missed", "spurious") else 2 if key == "hd95" else 3 for key in keys
-        }
+        digits = {key: DIGITS.get(key, 3) for key in keys}
         cells = [
             Cell(number(found.get(key), n), below=interval(found[f"{key}_ci"], n) if found.get(f"{key}_ci") else "")
             for key, n in digits.items()
@@ -87,6 +85,10 @@ def _further(results: Results, methods: list[str]) -> list[Block]:
     return [
         Table("Further scores: outlines, distances, kinds of mistakes", columns, rows, ("method",), note, folded=True)
     ]
+
+
+DIGITS = {"hd95": 2, "splits": 0, "merges": 0, "missed": 0, "spurious": 0}
+"""Decimals of the further scores that are no share."""
 
 
 def _explain_scores() -> str:

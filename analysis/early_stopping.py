@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis import figures
 from analysis.record import Record, curves
-from analysis.report import Cell, Gallery, Section, Table, number
+from analysis.report import Block, Cell, Gallery, Section, Table, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -212,7 +212,10 @@ def early_stopping_chapter(record: Record) -> Section | None:
         *_slow_starters(built, names),
     ]
     blocks = [_correlations(built), _complete(built, names), _stops(built, names)]
-    shown = (Gallery([_survivors(b) for b in built], SURVIVORS), *(block for block in blocks if block.rows))
+    shown: tuple[Block, ...] = (
+        Gallery([_survivors(b) for b in built], SURVIVORS),
+        *(block for block in blocks if block.rows),
+    )
     return Section("stopping", "What early stopping did", tuple(paragraphs), shown, "The search", "Early stopping")
 
 

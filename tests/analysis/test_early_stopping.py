@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.early_stopping import brackets, early_stopping_chapter
+from analysis.early_stopping import brackets, early_stopping_chapter, survivors
 from analysis.record import Record
+from analysis.report import Table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +55,8 @@ def told(record: Record) -> str:
     """Return all the text of the chapter."""
     section = early_stopping_chapter(record)
     assert section is not None
-    cells = [str(getattr(c, "text", c)) for block in section.blocks for row in block.rows for c in row]  # type: ignore[union-attr]
+    tables = [block for block in section.blocks if isinstance(block, Table)]
+    cells = [str(getattr(c, "text", c)) for table in tables for row in table.rows for c in row]
     return "\n".join([*section.paragraphs, *cells])
 
 
@@ -133,3 +135,13 @@ def test_a_record_without_rungs_has_no_such_chapter(tmp_path: Path) -> None:
 def test_rungs_of_an_older_record_are_those_where_trials_were_stopped(tmp_path: Path) -> None:
     found = brackets(recorded(tmp_path, ORDINARY, {"t6": 3, "t7": 9}, rungs=None))
     assert found[0].rungs == (3, 9)
+
+
+def test_survivors_are_the_trials_still_trained_in_each_epoch(tmp_path: Path) -> None:
+    stops = {"t4": 3, "t5": 3, "t6": 3, "t7": 9}
+    record = recorded(tmp_path, ORDINARY | {"slow": SLOW}, stops, references=("slow",))
+    table = survivors(brackets(record)[0]).set_index("epoch")["trials"]
+    assert len(table) == EPOCHS
+    assert [int(table[epoch]) for epoch in (1, 3, 4, 9, 10, EPOCHS)] == [8, 8, 5, 5, 4, 4], "the reference is left out"
+    saved = int((table.iloc[0] - table).sum())
+    assert f"saved {saved} epochs" in told(record)
