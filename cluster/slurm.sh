@@ -29,6 +29,7 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$secret RAY_JOB_STOP_WAIT_TIME_S=
 unset RAY_ADDRESS
 
 # Started steps end with this script; nothing else of yours on these nodes is touched.
+# shellcheck disable=SC2317
 finish() {
     trap - EXIT
     # shellcheck disable=SC2046
@@ -47,7 +48,8 @@ temp=${TMPDIR:-/tmp}/ray-$SLURM_JOB_ID
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" \
     python -c 'from ray.util import get_node_ip_address; print(get_node_ip_address())')
 
-# Each node gives Ray what SLURM gave the job on it.
+# Each node gives Ray what SLURM gave the job on it: the step's shell fills these in.
+# shellcheck disable=SC2016
 own='--num-cpus=${SLURM_CPUS_ON_NODE} --num-gpus=${SLURM_GPUS_ON_NODE:-0} --dashboard-agent-listen-port=0'
 srun --nodes=1 --ntasks=1 --nodelist="$head" --cpus-per-task="$SLURM_CPUS_ON_NODE" bash -c "exec ray start --head \
     --node-ip-address=$address --port=$port --dashboard-host=127.0.0.1 --dashboard-port=$dashboard \
@@ -55,13 +57,14 @@ srun --nodes=1 --ntasks=1 --nodelist="$head" --cpus-per-task="$SLURM_CPUS_ON_NOD
 python -m cluster.health --address "$address:$port" --wait 300 > /dev/null || { echo "the head did not start" >&2; exit 1; }
 if ((others)); then
     srun --nodes="$others" --ntasks="$others" --exclude="$head" --cpus-per-task="$SLURM_CPUS_ON_NODE" \
-        bash -c "exec ray start --address=$address:$port $own --block" &
+        bash -c "exec ray start --address=$address:$port --temp-dir=$temp-\$SLURM_PROCID $own --block" &
 fi
 python -m cluster.health --address "$address:$port" --nodes "${#nodes[@]}" --wait 300
 
 # SLURM's warning before the end of the time, or of a pre-emption, is passed on: the search saves its epochs and ends.
 export RAY_API_SERVER_ADDRESS=http://127.0.0.1:$dashboard
 job=search-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}
+# shellcheck disable=SC2317
 stop() {
     echo "stopping: the same command goes on from here"
     ray job stop "$job" || true

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from cluster import start
 from cluster.start import ADDRESS, IN_A_JOB, answers, belongs_to_job, foreign_clusters, start_ray
+from cluster.token import is_private, token_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +87,17 @@ def test_a_job_whose_cluster_is_gone_is_refused(monkeypatch: pytest.MonkeyPatch,
         start_ray(1, 0)
 
 
-def test_a_local_session_ignores_foreign_addresses(
+def listening_addresses() -> set[tuple[str, int]]:
+    """Return the addresses and ports on which the processes below this one wait for connections."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        for connection in process.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                found.add((connection.laddr.ip, connection.laddr.port))
+    return found
+
+
+def test_a_local_session_listens_here_alone_and_ignores_foreign_addresses(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listening: str, unused: str
 ) -> None:
     import ray
@@ -97,6 +110,10 @@ def test_a_local_session_ignores_foreign_addresses(
     info = start_ray(1, 2)  # Ray counts the GPUs it is told, also on a machine without
     try:
         assert (info.cpus, info.gpus, info.nodes, info.joined) == (1, 2, 1, False)
+        listeners = listening_addresses()
+        assert len(listeners) > 3
+        assert {address.removeprefix("::ffff:") for address, _ in listeners} == {"127.0.0.1"}
+        assert is_private(token_file(os.environ))
         assert info.address not in (listening, unused)
         assert [notice for notice in info.notices if listening in notice and "runs" in notice]
         assert [notice for notice in info.notices if unused in notice]

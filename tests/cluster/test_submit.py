@@ -7,29 +7,10 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.cluster.heads import SMALLEST
+
 if TYPE_CHECKING:
-    from typing import Any
-
-ROOT = Path(__file__).resolve().parents[2]
-
-SMALLEST = (
-    "--wandb=disabled",
-    "data.synthetic.frames=1",
-    "data.synthetic.height=128",
-    "data.synthetic.width=128",
-    "space.architectures=[unet]",
-    "space.encoders=[tu-mobilenetv3_small_050]",
-    "space.targets=[two_class]",
-    "space.losses={two_class: [dice]}",
-    "space.encoder_weights=none",
-    "space.stardist_unet=false",
-    "schedule.grace_epochs=1",
-    "schedule.references=[]",
-    "train.max_epochs=1",
-    "train.crops_per_epoch=2",
-    "train.batch_size=2",
-)
-"""One trial of one epoch on three frames."""
+    from tests.cluster.heads import Head
 
 
 def in_job(arguments: tuple[str, ...]) -> tuple[str, ...]:
@@ -43,7 +24,7 @@ def search_lines(output: str) -> list[str]:
     return [line for line in lines[start:] if line.startswith(("run folder", "error", "report", "making"))]
 
 
-def test_a_search_is_submitted_followed_and_finished(with_token: Any, tmp_path: Path) -> None:
+def test_a_search_is_submitted_followed_and_finished(with_token: Head, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = with_token.submit(*in_job(("--out", str(run), *SMALLEST)))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -60,14 +41,14 @@ def test_a_search_is_submitted_followed_and_finished(with_token: Any, tmp_path: 
     assert not names & {"tests", ".git", ".ci", ".venv", "runs", "wandb", "cellsearch.egg-info"}
 
 
-def test_a_relative_folder_is_refused_inside_a_job(with_token: Any) -> None:
+def test_a_relative_folder_is_refused_inside_a_job(with_token: Head) -> None:
     done = with_token.submit(*in_job(("--out", "results", *SMALLEST)))
     assert done.returncode != 0
     assert "error: --out results: a Ray job works in a temporary copy of your folder" in done.stdout
     assert "exit code 2" in done.stdout
 
 
-def test_a_command_without_the_token_is_turned_away(with_token: Any) -> None:
+def test_a_command_without_the_token_is_turned_away(with_token: Head) -> None:
     done = with_token.ray("job", "list", RAY_AUTH_MODE="disabled")
     assert done.returncode != 0
     assert "token" in (done.stdout + done.stderr).lower()

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from data_io.errors import BadInput
+from search import destination
+
+
+@dataclass(frozen=True)
+class Node:
+    host: str
+    address: str
+
+
+NODES = [Node("head", "10.0.0.1"), Node("gpu1", "10.0.0.2"), Node("gpu2", "10.0.0.3")]
+
+
+def test_on_a_workstation_a_run_goes_where_it_is_told_else_into_a_numbered_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert destination.outside_a_job(Path("results")) == tmp_path / "results"
+    assert destination.outside_a_job(None) == tmp_path / "runs" / "0001"
+
+
+def test_a_relative_folder_is_refused_in_a_job() -> None:
+    with pytest.raises(BadInput, match=r"^--out results: a Ray job works in a temporary copy .*; give a folder"):
+        destination.in_a_job(Path("results"), {}, 1)
+    with pytest.raises(BadInput, match=r"^SEARCH_STORAGE runs: a Ray job works in a temporary copy"):
+        destination.in_a_job(None, {"SEARCH_STORAGE": "runs"}, 1)
+
+
+def test_what_is_asked_for_comes_first_then_the_variable_then_the_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    variable = {"SEARCH_STORAGE": str(tmp_path / "shared")}
+    (tmp_path / "shared" / "0004").mkdir(parents=True)
+    assert destination.in_a_job(tmp_path / "run", variable, 3) == (tmp_path / "run", "as asked for")
+    assert destination.in_a_job(None, variable, 3)[0] == tmp_path / "shared" / "0005"
+    assert destination.in_a_job(None, {}, 1)[0] == tmp_path / "home" / "cellsearch-runs" / "0001"
+
+
+def test_in_an_object_store_a_new_run_is_named_by_the_time() -> None:
+    place, why = destination.in_a_job(None, {"SEARCH_STORAGE": "s3://bucket/runs/"}, 3)
+    assert re.fullmatch(r"s3://bucket/runs/\d{8}-\d{6}", str(place))
+    assert why == "SEARCH_STORAGE is s3://bucket/runs/"
+    asked = "s3://bucket/first"
+    assert destination.in_a_job(asked, {}, 3) == (asked, "as asked for")
+
+
+def test_several_nodes_need_a_place() -> None:
+    with pytest.raises(BadInput, match=r"no place for the run: this cluster has 3 nodes; give --out or set"):
+        destination.in_a_job(None, {}, 3)
+
+
+def test_a_folder_that_some_node_does_not_see_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "first"
+    seen: list[Path] = []
+
+    def blind(folder: Path, nodes: list[Node]) -> list[Node]:
+        assert folder.is_dir()
+        seen.append(folder)
+        return nodes[1:]
+
+    with pytest.raises(BadInput, match=r"2 of 3 nodes do not see .*\(gpu1 10\.0\.0\.2, gpu2 10\.0\.0\.3\); give"):
+        destination.check_seen(run, NODES, blind)
+    assert seen == [run]
+    assert not run.exists()
+
+
+def test_one_node_and_object_stores_are_not_asked(tmp_path: Path) -> None:
+    def blind(folder: Path, nodes: list[Node]) -> list[Node]:
+        raise AssertionError(folder)
+
+    destination.check_seen(tmp_path / "run", NODES[:1], blind)
+    destination.check_seen("s3://bucket/run", NODES, blind)
+
+
+def test_an_existing_run_is_kept_by_the_look(tmp_path: Path) -> None:
+    (tmp_path / "ledger.jsonl").write_text("")
+    destination.check_seen(tmp_path, NODES, lambda folder, nodes: [])
+    assert [file.name for file in tmp_path.iterdir()] == ["ledger.jsonl"]
+
+
+def test_data_that_did_not_come_along_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=r"^movie: not here; a Ray job works in a copy of your folder without the data"):
+        destination.check_data("movie")
+    (tmp_path / "movie").mkdir()
+    for place in (None, "movie", "/shared/movie", "s3://bucket/movie.zarr"):
+        destination.check_data(place)
