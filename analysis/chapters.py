@@ -26,7 +26,9 @@ def score_chapter(results: Results) -> Section:
     }
     for method in methods:
         found = results.scored[method]
-        row: list[Cell | str] = [Cell(method, strong=method == results.winner), model_name(results, method)]
+        row: list[Cell | str] = [
+            Cell(method, strong=method == results.winner, below=model_name(results, method).replace(MISSING, ""))
+        ]
         for key in keys:
             ci = found[f"{key}_ci"]
             row.append(Cell(number(found[key]), strong=found[key] == best[key], below=interval(ci) if ci else ""))
@@ -52,7 +54,7 @@ def score_chapter(results: Results) -> Section:
     split = "Test frames" if results.record else "Compared frames"
     table = Table(
         f"{split}: every method against the annotation",
-        ("method", "model", *LABEL.values(), "cells drawn", "count error %"), rows, ("method", "model"), note,
+        ("method", *LABEL.values(), "cells drawn", "count error %"), rows, ("method",), note,
     )  # fmt: skip
     blocks: list[Block] = [table, *_further(results, methods)]
     validation = _validation(results)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from analysis import (
     against_truth,
+    answer,
     chapters,
     conventions,
     decoding,
@@ -62,6 +63,7 @@ def page(results: Results) -> Page:
         title=f"Cell segmentation: {name}" if record else "Comparison of segmentations",
         subtitle=_subtitle(results),
         verdict=verdict.verdict(results),
+        answer=answer.answer(results),
         warnings=verdict.warnings(results),
         sections=tuple(section for section in sections if section),
         synthetic=bool(record and record.synthetic),
