@@ -36,25 +36,29 @@ def definition_chapter() -> Section:
     return Section("definitions", "Definitions", paragraphs, part="Fine print")
 
 
+MADE = (
+    "version", "commit", "python", "platform", "libraries", "time", "seed", "config_hash", "data_hash",
+)  # fmt: skip
+DATA = ("path", "name", "synthetic", "fields", "frames", "split_unit", "train", "val", "test", "hash")
+"""What is shown of a provenance and of a data set; anything else in these files stays there."""
+
+
 def provenance(results: Results, made: Mapping[str, Any]) -> dict[str, str]:
-    """Flatten what made the data, the models and this page."""
-    found: dict[str, str] = {}
-    for prefix, source in (("report", made), ("search", results.summary.get("provenance", {}))):
-        for name, value in _flat(source):
-            found[f"{prefix}: {name}"] = value
-    for name, value in _flat({k: v for k, v in results.summary.get("dataset", {}).items() if k != "warnings"}):
-        found[f"data: {name}"] = value
-    return found
+    """Flatten what made the data, the models and this page; only `MADE` and `DATA`."""
+    sources = (
+        ("report", made, MADE),
+        ("search", results.summary.get("provenance", {}), MADE),
+        ("data", results.summary.get("dataset", {}), DATA),
+    )
+    return {
+        f"{what}: {name.replace('_', ' ')}": _shown(source[name])
+        for what, source, names in sources
+        for name in names
+        if source.get(name) not in (None, "", [], {})
+    }
 
 
-def _flat(source: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
-    for name, value in source.items():
-        if isinstance(value, dict):
-            if all(not isinstance(v, (dict, list)) for v in value.values()):
-                pairs.append((f"{prefix}{name}", ", ".join(f"{k} {v}" for k, v in value.items())))
-            else:
-                pairs += _flat(value, f"{prefix}{name} ")
-        elif value not in (None, "", [], {}):
-            pairs.append((f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
-    return pairs
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {version}" for name, version in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

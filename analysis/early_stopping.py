@@ -240,7 +240,7 @@ def _survivors(bracket: Bracket) -> Picture:
         axis.fill_between(table["epoch"], table["trials"], step="mid", color=figures.BLUE, alpha=0.2)
         for rung in bracket.rungs:
             axis.axvline(rung, color=figures.INK, linewidth=0.8, linestyle=(0, (1, 2)))
-        axis.set(title=bracket.target, xlabel="epoch", ylabel="trials in training")
+        axis.set(title=figures.short(bracket.target), xlabel="epoch", ylabel="trials in training")
         axis.set_ylim(0, 1.05 * max(1, table["trials"].max()))
         figures.whole_numbers(axis)
         first, last = int(table["trials"].iloc[0]), int(table["trials"].iloc[-1])

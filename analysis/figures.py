@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
+import re
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -141,7 +143,7 @@ def learning(curves: Sequence[Curve], target: str, column: str, label: str, look
                 axis.plot(x.iloc[-1:], y.iloc[-1:], mark, color=tint, markersize=5, mew=1.5)
         if "loss" in column and min(c.table[column].min() for c in own) > 0:
             _log_scale(axis)
-        axis.set(title=target, xlabel="epoch", ylabel=label)
+        axis.set(title=short(target), xlabel="epoch", ylabel=label)
         whole_numbers(axis)
         parts = [c.table[["epoch", column]].assign(trial=c.trial, model=c.name) for c in own]
         data = pd.concat(parts, ignore_index=True)[["trial", "model", "epoch", column]]
@@ -159,7 +161,7 @@ def decode_curve(
         axis.plot(values, best, marker=look.marker, color=look.colour, linewidth=1.4, markersize=3)
         if chosen is not None:
             axis.axvline(float(chosen), color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
-        axis.set(title=f"{target}: {name}", ylabel=score, ylim=y)
+        axis.set(title=f"{short(target)}: {short(name)}", ylabel=score, ylim=y)
         data = pd.DataFrame({name: values, score: best})
         alt = f"Best validation {score} of {target} along {name}: {_range(pd.Series(best))}; chosen {chosen}."
         return svg(figure, alt, name=f"decode_{target}_{name}", data=data)
@@ -177,7 +179,7 @@ def heat_map(
 
     `ends` are the lower and the upper ends of the intervals, of the same shape, NaN where there is none.
     """
-    longest = max(map(len, columns))
+    longest = min(LONGEST, max(map(len, columns)))
     size = 1.2 + 1.05 * len(columns), 0.6 + 0.035 * longest + (0.46 if ends else 0.34) * len(rows)
     with canvas(*size) as (figure, axis):
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
@@ -191,9 +193,9 @@ def heat_map(
             axis.text(x, y - (0.15 if known else 0), f"{value:.3f}", fontsize=8, **at)
             if ends is not None and known:
                 axis.text(x, y + 0.2, f"{ends[0][y, x]:.3f} to {ends[1][y, x]:.3f}", fontsize=6, **at)
-        axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
-        axis.set_yticks(range(len(rows)), rows)
-        axis.set_title(f"{title}: {label}")
+        axis.set_xticks(range(len(columns)), map(short, columns), rotation=30, ha="right")
+        axis.set_yticks(range(len(rows)), map(short, rows))
+        axis.set_title(f"{short(title)}: {label}")
         axis.spines[:].set_visible(False)
         top, left = divmod(int(np.nanargmax(values)), len(columns))
         cells = [(r, c) for r in range(len(rows)) for c in range(len(columns))]
@@ -257,7 +259,7 @@ def superplot(
             axis.plot(at + spread, frames, look.marker, color=look.colour, markersize=2.6, linestyle="none")
             axis.hlines(np.median(values), at - 0.36, at + 0.36, color=look.colour, linewidth=1.6)
         _replicates(axis, means, [looks.get(name, NOBODY) for name in names])
-        axis.set_xticks(range(len(names)), names, rotation=20, ha="right")
+        axis.set_xticks(range(len(names)), map(short, names), rotation=20, ha="right")
         axis.set_ylabel(f"{trait}{f' ({unit})' if unit else ''}")
         medians = ", ".join(f"{name} {cells[name][column].median():.3g}" for name in names)
         data = pd.concat(means, ignore_index=True) if means else pd.DataFrame()
@@ -337,7 +339,7 @@ def bland_altman(
             axis.axhline(limit, color=look.colour, linewidth=1.2, linestyle=(0, (4, 2)))
         unit = f" ({unit})" if unit else ""
         axis.locator_params(axis="x", nbins=5)
-        axis.set(title=method, xlabel=f"mean of both, {trait}{unit}", ylabel=f"{method} - truth{unit}")
+        axis.set(title=short(method), xlabel=f"mean of both, {trait}{unit}", ylabel=f"method - truth{unit}")
         if frame:
             axis.set(xlim=frame.x, ylim=frame.y)
         alt = f"Bland-Altman plot of {trait}, {method} against truth: bias {bias:.3g}, limits {bias - reach:.3g} to "
@@ -356,7 +358,7 @@ def front(
             axis.plot([quality], [error], look.marker, color=look.colour, markersize=8)
             if name in on_front:
                 axis.plot([quality], [error], "o", mfc="none", color=INK, markersize=15, mew=0.9)
-            axis.annotate(name, (quality, error), (0, 10), textcoords="offset points", ha="center", fontsize=7.5)
+            axis.annotate(short(name), (quality, error), (0, 10), textcoords="offset points", ha="center", fontsize=7.5)
         axis.margins(0.28)
         axis.set(xlabel="PQ (higher is better)", ylabel=f"TFE of {trait} (lower is better)")
         told = "; ".join(f"{name} PQ {q:.3f}, TFE {e:.3f}" for name, (q, e) in points.items())
@@ -367,6 +369,21 @@ def front(
 
 
 # --- for every figure ---------------------------------------------------------------------------------------------
+
+
+CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+"""Bytes that XML does not know."""
+LONGEST = 22
+"""Letters of a name that fit at an axis; captions and data have it whole."""
+
+
+def short(name: str) -> str:
+    """Cut a name to what fits at an axis.
+
+    >>> short("a" * 30)
+    'aaaaaaaaaaaaaaaaaaaaa\u2026'
+    """
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def captioned(picture: Picture, caption: str) -> Picture:
@@ -402,6 +419,7 @@ _STYLE: dict[Any, Any] = {
     "axes.unicode_minus": False,
     "svg.hashsalt": "report",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with dollar signs is a name
     "figure.facecolor": PAPER,
     "axes.facecolor": "none",
     **dict.fromkeys(
@@ -437,8 +455,11 @@ def svg(figure: Figure, alt: str, caption: str = "", name: str = "", data: pd.Da
     from data_io.files import slug
 
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    drawn = buffer.getvalue().replace(b"</style>", _DARK.encode() + b"</style>", 1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts draw the text, not ours
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # names that leave the axes no room
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    drawn = CONTROL.sub(b"", buffer.getvalue()).replace(b"</style>", _DARK.encode() + b"</style>", 1)
     width, height = (int(96 * side) for side in figure.get_size_inches())
     return Picture(uri("image/svg+xml", drawn), alt, caption, width, height, slug(name or "figure"), csv(data))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import re
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -127,6 +128,7 @@ def render(page: Page) -> str:
     from markupsafe import Markup
 
     from data_io.files import slug
+    from data_io.secrecy import HIDDEN, veiled
 
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     environment = Environment(
@@ -136,13 +138,18 @@ def render(page: Page) -> str:
     environment.filters["kind"] = lambda block: next(name for name, kind in KINDS.items() if isinstance(block, kind))
     environment.filters["slug"] = slug
     environment.filters["csv_uri"] = lambda text: f"data:text/csv;base64,{base64.b64encode(text.encode()).decode()}"
-    return environment.get_template("page.html").render(
+    html = environment.get_template("page.html").render(
         page=page,
         style=Markup(style),  # noqa: S704 - our own file, hashed into the policy
         script=Markup(script),  # noqa: S704 - the same
         policy=f"default-src 'none'; img-src data:; style-src {_hashed(style)}; script-src {_hashed(script)}; "
         "base-uri 'none'; form-action 'none'",
     )
+    return veiled(IN_ADDRESS.sub(rf"\1{HIDDEN}", html))
+
+
+IN_ADDRESS = re.compile(r"(?i)([?&;](?:[\w-]*(?:key|secret|token|password|signature))=)[^&;\s\"<>]+")
+"""What an address may carry behind its path; passwords before it are taken out by `veiled`."""
 
 
 def _hashed(text: str) -> str:

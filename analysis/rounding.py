@@ -136,7 +136,7 @@ def _picture(
         if frame:
             axis.set(xlim=frame.x, ylim=frame.y)
         axis.locator_params(axis="x", nbins=5)
-        axis.set(title=method, xlabel="true circularity", ylabel=f"{method} - truth")
+        axis.set(title=figures.short(method), xlabel="true circularity", ylabel="method - truth")
         data = pd.DataFrame({"true_circularity": x[shown], "error": y[shown]})
         alt = f"Error of circularity of {method} against true circularity: slope {slope:.2f}, {len(x)} matched cells."
         return figures.svg(figure, alt, name=f"rounding_{method}", data=data)
