@@ -118,17 +118,18 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def ray_head(mode: str = "token") -> Iterator[Head]:
-    """Start a head for a user with an empty home directory."""
+def ray_head(mode: str = "token", dashboard: str = "127.0.0.1", **more: str) -> Iterator[Head]:
+    """Start a head for a user with an empty home directory and `more` variables."""
     folder = Path(tempfile.mkdtemp(prefix="head"))  # short: Ray's sockets lie in it
     home = folder / "home"
     home.mkdir()
     ports = [free_port() for _ in range(5)]
     environment = user_environment(folder, home) | {
         "RAY_AUTH_MODE": mode,
-        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{ports[1]}",
+        "RAY_API_SERVER_ADDRESS": f"http://{dashboard}:{ports[1]}",
         "AUTOSCALER_METRIC_PORT": ports[2],
         "DASHBOARD_METRIC_PORT": ports[3],
+        **more,
     }
     log = folder / "head.log"
     head = Head(home, environment, ports[0], log)
@@ -141,13 +142,22 @@ def ray_head(mode: str = "token") -> Iterator[Head]:
             check=False,
         )
         assert made.returncode == 0, made.stderr
-    command = f"ray start --head --port={ports[0]} --dashboard-port={ports[1]} --dashboard-agent-listen-port={ports[4]}"
-    options = f"--temp-dir={folder / 'ray'} --num-cpus=2 --object-store-memory=100000000 --disable-usage-stats --block"
+    command = [
+        *(
+            "ray",
+            "start",
+            "--head",
+            "--block",
+            "--disable-usage-stats",
+            "--num-cpus=2",
+            "--object-store-memory=100000000",
+        ),
+        *(f"--port={ports[0]}", f"--dashboard-host={dashboard}", f"--dashboard-port={ports[1]}"),
+        *(f"--dashboard-agent-listen-port={ports[4]}", f"--temp-dir={folder / 'ray'}"),
+    ]
     try:
         with log.open("wb") as output:
-            head.process = subprocess.Popen(
-                [*command.split(), *options.split()], env=head.environment, stdout=output, stderr=subprocess.STDOUT
-            )
+            head.process = subprocess.Popen(command, env=head.environment, stdout=output, stderr=subprocess.STDOUT)
         head.wait()
         yield head
     finally:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.cluster.heads import SMALLEST
+import psutil
+import pytest
+
+from search.storage import Storage
+from tests.cluster.heads import SMALLEST, ray_head
+from tests.s3_stand_in import S3
 
 if TYPE_CHECKING:
     from tests.cluster.heads import Head
@@ -54,3 +61,72 @@ def test_a_command_without_the_token_is_turned_away(with_token: Head) -> None:
     assert "token" in (done.stdout + done.stderr).lower()
     token = with_token.home / ".ray" / "auth_token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
+
+
+@pytest.mark.slow
+def test_without_a_token_strangers_must_be_out_of_reach_and_the_default_is_under_the_home_directory() -> None:
+    every = [address for addresses in psutil.net_if_addrs().values() for address in addresses]
+    own = [one.address for one in every if one.family == socket.AF_INET and not one.address.startswith("127.")]
+    if not own:
+        pytest.skip("this machine has no address but the loopback one")
+    bare = ("--", "python", "-m", "search.run", *SMALLEST)
+    with ray_head("disabled", dashboard=own[0]) as head:
+        refused = head.submit(*bare)
+        assert refused.returncode != 0
+        assert "runs the code of anyone who reaches it" in refused.stdout
+        assert "--allow-insecure-cluster" in refused.stdout
+        done = head.submit(*bare, "--allow-insecure-cluster")
+        assert done.returncode == 0, done.stdout + done.stderr
+        run = head.home / "cellsearch-runs" / "0001"
+        assert search_lines(done.stdout)[0].startswith(f"run folder: {run} (the default on a cluster of one node")
+        assert (run / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_run_goes_to_the_object_store_that_the_variable_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = S3()
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    store.make_bucket("cells")
+    try:
+        with ray_head(SEARCH_STORAGE="s3://cells/runs", **store.environment) as head:
+            done = head.submit(*in_job(SMALLEST))
+            assert done.returncode == 0, done.stdout + done.stderr
+            line = search_lines(done.stdout)[0]
+            assert line.startswith("run folder: s3://cells/runs/2"), line
+            names = set(Storage.at(line.split()[2]).objects())
+            assert {"report.html", "cells.parquet", "summary.json", "ledger.jsonl"} <= names
+    finally:
+        store.unplug()
+
+
+@pytest.mark.slow
+def test_storage_that_one_node_has_for_itself_is_refused(tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount a folder for one process alone")
+    own, shared = tmp_path / "own", tmp_path / "shared"
+    own.mkdir()
+    shared.mkdir()
+    with ray_head() as head:
+        mount = f"mount -t tmpfs none {own} && exec ray start --address=127.0.0.1:{head.port} --num-cpus=1"
+        options = f"--temp-dir={head.home.parent / 'worker'} --dashboard-agent-listen-port=0 --block"
+        head.others.append(
+            subprocess.Popen(
+                ["unshare", "--mount", "bash", "-c", f"{mount} {options}"],
+                env=head.environment,
+                stdout=subprocess.DEVNULL,
+            )
+        )
+        health = ("python", "-m", "cluster.health", "--nodes", "2", "--wait", "60", "--storage")
+        fit = head.submit("--", *health, str(shared))
+        assert fit.returncode == 0, fit.stdout + fit.stderr
+        assert f"{shared}: seen and written to by all 2 nodes" in fit.stdout
+        unfit = head.submit("--", *health, str(own))
+        assert unfit.returncode != 0
+        assert f"not fit: {own}: " in unfit.stdout
+        refused = head.submit(*in_job(("--out", str(own / "run"), *SMALLEST)))
+        assert refused.returncode != 0
+        assert f"error: {own / 'run'}: 1 of 2 nodes do not see this folder, or may not write to it" in refused.stdout
+        nowhere = head.submit(*in_job(SMALLEST))
+        assert "error: no place for the run: this cluster has 2 nodes" in nowhere.stdout
+    assert not list(own.iterdir())
