@@ -1,9 +1,9 @@
 """The slope of a straight line through points that come in clusters.
 
 >>> x, cluster = [0, 1, 2, 3, 4] * 6, [k for k in range(6) for _ in range(5)]
->>> found = clustered_slope(x, [2 * v + (k % 2) for v, k in zip(x, cluster)], cluster)
->>> round(found.mean, 6), found.df
-(2.0, 5)
+>>> found = clustered_slope(x, [v * (2 + k % 2) for v, k in zip(x, cluster)], cluster)
+>>> round(found.mean, 6), round(found.low, 2), round(found.high, 2), found.df
+(2.5, 1.93, 3.07, 5)
 """
 
 from __future__ import annotations

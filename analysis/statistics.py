@@ -92,6 +92,9 @@ def clustered_mean(
         return Estimate(mean, nan, nan, nan, nan, max(min(groups) - 1, 0), nan, n, groups, dropped, reason)
     se = float(np.sqrt(_variance_of_mean(x - mean, coded)))
     df = min(groups) - 1
+    if se <= 1e-12 * float(np.abs(x).max()):
+        reason = "all clusters have the same mean"
+        return Estimate(mean, nan, nan, nan, nan, df, nan, n, groups, dropped, reason)
     reach = float(stdtrit(df, 0.5 + level / 2)) * se
     t = mean / se
     return Estimate(mean, se, mean - reach, mean + reach, t, df, 2 * float(stdtr(df, -abs(t))), n, groups, dropped)
@@ -124,7 +127,7 @@ def clustered_difference(
         sign * total * share * (x - np.mean(x[np.isfinite(x)])) if share.any() else x * np.nan
         for x, share, sign in ((a, shares[0], 1), (b, shares[1], -1))
     ]
-    joined = [[*one, *two] for one, two in zip(first_clusterings, second_clusterings, strict=True)]
+    joined = [_joined(one, two) for one, two in zip(first_clusterings, second_clusterings, strict=True)]
     spread = clustered_mean(np.concatenate(parts), *joined, fewest=fewest)
     finite = [x[np.isfinite(x)] for x in (a, b)]
     gap = float(finite[0].mean() - finite[1].mean()) if min(map(len, finite)) else float("nan")
@@ -133,6 +136,12 @@ def clustered_difference(
     reach, t = spread.high - spread.mean, gap / spread.se
     p = 2 * float(stdtr(spread.df, -abs(t)))
     return replace(spread, mean=gap, low=gap - reach, high=gap + reach, statistic=t, p=p)
+
+
+def _joined(one: Clustering, two: Clustering) -> Clustering:
+    if isinstance(one, np.ndarray) and isinstance(two, np.ndarray):
+        return np.concatenate([one, two])
+    return [*one, *two]
 
 
 def _why_untestable(x: Array, fewest_groups: int, fewest: int) -> str:
