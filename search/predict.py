@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from data_io.errors import BadInput
 from data_io.normalise import for_new_images, frame_limits, hits_floor, normalise
 from data_io.provenance import provenance
 from postprocess.predictions import PredictionStore
-from search import handover, inference, models, trust
+from search import destination, handover, inference, models, trust
 
 if TYPE_CHECKING:
     import numpy as np
@@ -188,6 +189,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--tta", action="store_true", help="mean over the frame's eight rotations and reflections; eight times as long"
     )
+    from cluster.start import belongs_to_job
+
     given = parser.parse_args(arguments)
     trust.refuse_forced_pickles()
     if not given.run.is_dir():
@@ -195,6 +198,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.images is not None:
         if given.out is None:
             parser.error("--images needs --out DIR")
+        if belongs_to_job(os.environ):
+            destination.refuse_relative(given.out, "--out")
         return predict_images(given.run, given.images, given.out, tta=given.tta)
     if given.out is not None:
         parser.error("--out goes with --images")
