@@ -25,8 +25,8 @@ EVEN = 160
 """Grey of an image without contrast, or of none at all."""
 FOUND, MISSED, INVENTED = BLUE, YELLOW, VERMILION
 """True positive, false negative and false positive pixels: dark, light and middle, so that grey print tells them."""
-TINTS = {FOUND: 0.55, MISSED: 0.9, INVENTED: 0.9}
-"""How much of the colour is in the mixture with the image."""
+TINTS = {FOUND: (0.55, 0.27), MISSED: (0.97, 0.03), INVENTED: (0.9, 0.1)}
+"""How much of the colour and how much of the grey value of the image a tinted pixel has."""
 
 
 def grey(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -60,8 +60,8 @@ def confusion(
     kind = np.select([t & p, t & ~p, ~t & p], [1, 2, 3], 0)
     level = shade.astype(np.intp) * (LEVELS - 1) // 255
     greys = np.linspace(0, 255, LEVELS)[:, None]
-    palette = [128 + greys.repeat(3, axis=1) / 2]
-    palette += [(1 - TINTS[tint]) * greys + TINTS[tint] * np.array(rgb(tint)) for tint in TINTS]
+    palette = [140 + 0.45 * greys.repeat(3, axis=1)]
+    palette += [colour * np.array(rgb(tint)) + image_part * greys for tint, (colour, image_part) in TINTS.items()]
     return _png(kind * LEVELS + level, np.concatenate(palette), alt, name)
 
 
