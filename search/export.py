@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import warnings
+from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ from data_io.errors import BadInput
 from search import handover, models, trust
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 OPSET = 18
@@ -169,7 +172,7 @@ def _description(facts: dict[str, Any], work: Path) -> Any:
         description="microscope frames, grey values as recorded",
         axes=[
             spec.BatchAxis(),
-            spec.ChannelAxis(channel_names=[spec.Identifier(_identifier(name)) for name in names]),
+            spec.ChannelAxis(channel_names=[spec.Identifier(name) for name in _identifiers(names)]),
             spec.SpaceInputAxis(id=spec.AxisId("y"), size=size, scale=scale, **unit),
             spec.SpaceInputAxis(id=spec.AxisId("x"), size=size, scale=scale, **unit),
         ],
@@ -227,9 +230,15 @@ def _preprocessing(rule: dict[str, Any]) -> list[Any]:
     return [spec.ScaleRangeDescr(kwargs=scale), clip]
 
 
-def _identifier(name: str) -> str:
-    clean = "".join(letter if letter.isalnum() else "_" for letter in name).strip("_").lower()
-    return clean if clean.isidentifier() else f"channel_{clean or 'grey'}"
+def _identifiers(names: Sequence[str]) -> list[str]:
+    """Return names of channels as the format takes them, each another.
+
+    >>> _identifiers(["GFP", "gfp", "2 nd", "class", ""])
+    ['gfp_0', 'gfp_1', 'channel_2_nd', 'channel_class', 'channel_grey']
+    """
+    words = ["".join(letter if letter.isalnum() else "_" for letter in name).strip("_").lower() for name in names]
+    whole = [word if word.isidentifier() and not iskeyword(word) else f"channel_{word or 'grey'}" for word in words]
+    return [word if whole.count(word) == 1 else f"{word}_{number}" for number, word in enumerate(whole)]
 
 
 def _readme(facts: dict[str, Any]) -> str:

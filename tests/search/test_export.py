@@ -33,7 +33,7 @@ def saved(folder: Path, target: str, architecture: str = "unet", channels: int =
         "encoder": encoder,
         "loss": "dice",
         "in_channels": channels,
-        "channels": [f"channel {number}" for number in range(channels)],
+        "channels": ["class", "GFP", "gfp"][:channels],
         "encoder_depth": 4,
         "decoder_width": 0.25,
         "output_stride": None,
@@ -51,7 +51,7 @@ def saved(folder: Path, target: str, architecture: str = "unet", channels: int =
     [
         ("two_class", "fpn", 1, RULE),
         ("three_class", "unet", 2, DATASET_RULE),
-        ("star", "stardist_unet", 1, RULE),
+        ("star", "stardist_unet", 3, RULE),
     ],
 )
 def test_a_package_passes_the_test_of_bioimageio_and_runs_on_other_sizes(
