@@ -5,7 +5,8 @@
 #
 # Everything after the script's name goes to `python -m search.run`. The project, the data and the run lie on storage
 # that every node sees. Edit the lines below for your cluster; `sbatch --nodes=4 --partition=gpu cluster/slurm.sh ...`
-# does it for once. Stop it with `scancel JOBID`. The same command goes on with a run that was stopped.
+# does it for once. Stop it with `scancel --batch --signal=TERM JOBID`. The same command goes on with a run that was
+# stopped. More in slurm.md.
 #SBATCH --job-name=cellsearch
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
