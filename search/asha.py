@@ -53,7 +53,8 @@ class Bracket:
     def rungs(self) -> tuple[int, ...]:
         """Epochs at which trials are judged, ascending, all below `max_epochs`."""
         count = max(0, math.ceil(math.log(self.max_epochs / self.grace, self.reduction) - 1e-9))
-        return tuple(dict.fromkeys(round(self.grace * self.reduction**k) for k in range(count)))
+        grown = dict.fromkeys(round(self.grace * self.reduction**k) for k in range(count))
+        return tuple(rung for rung in grown if rung < self.max_epochs)
 
     def judge(self, trial: str, epoch: int, value: float) -> Decision:
         """Record `value` (higher is better, finite) where `epoch` is a rung and say whether `trial` stops there."""

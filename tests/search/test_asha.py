@@ -17,6 +17,7 @@ def test_rungs_grow_by_the_reduction_and_end_below_the_last_epoch() -> None:
     assert Bracket(10, 1000, 3).rungs == (10, 30, 90, 270, 810)
     assert Bracket(1, 9, 3).rungs == (1, 3)
     assert Bracket(5, 5, 3).rungs == ()
+    assert Bracket(3, 4, 1.1).rungs == (3,)
 
 
 def test_the_first_trial_at_a_rung_goes_on_whatever_its_value() -> None:
