@@ -132,26 +132,26 @@ def _pair_by_overlap(study: Study, first: str, second: str) -> pd.DataFrame:
 
 
 def _pair_by_centroid(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Pair cells that are each other's nearest in their frame; one tree holds all frames, far apart."""
     from scipy.spatial import KDTree
 
     columns = ["centroid_y_px", "centroid_x_px"]
     for name in (*columns, TRAITS["radius"]):
         if name not in first or name not in second:
             raise BadInput(f"cells table: no column {name}; cells cannot be paired without label images or centroids")
-    others = dict(iter(second.groupby(["field", "frame"], sort=False)))
-    parts = []
-    for key, a in first.groupby(["field", "frame"], sort=False):
-        b = others.get(key)
-        if b is None:
-            continue
-        at_a, at_b = a[columns].to_numpy(float), b[columns].to_numpy(float)
-        distance, to_b = KDTree(at_b).query(at_a)
-        to_a = KDTree(at_a).query(at_b)[1]
-        radius = np.minimum(a[TRAITS["radius"]].to_numpy(float), b[TRAITS["radius"]].to_numpy(float)[to_b])
-        good = (to_a[to_b] == np.arange(len(a))) & (distance <= REACH * radius)
-        labels = {"label_a": a["label"].to_numpy()[good], "label_b": b["label"].to_numpy()[to_b[good]]}
-        parts.append(pd.DataFrame({"field": key[0], "frame": key[1], **labels}))
-    return pd.concat(parts, ignore_index=True) if parts else _no_pairs()
+    a, b = (cells[np.isfinite(cells[columns].to_numpy(float)).all(axis=1)] for cells in (first, second))
+    if not len(a) or not len(b):
+        return _no_pairs()
+    at_a, at_b = a[columns].to_numpy(float), b[columns].to_numpy(float)
+    far = 4 * float(np.ptp(np.concatenate([at_a, at_b]), axis=0).sum()) + 1
+    layer_a, layer_b = (cells["frame_id"].to_numpy(float) * far for cells in (a, b))
+    in_a, in_b = np.column_stack([layer_a, at_a]), np.column_stack([layer_b, at_b])
+    distance, to_b = KDTree(in_b).query(in_a)
+    to_a = KDTree(in_a).query(in_b)[1]
+    radius = np.minimum(a[TRAITS["radius"]].to_numpy(float), b[TRAITS["radius"]].to_numpy(float)[to_b])
+    good = (to_a[to_b] == np.arange(len(a))) & (distance <= REACH * radius)
+    found = a.loc[good, ["field", "frame"]].assign(label_a=a["label"][good], label_b=b["label"].to_numpy()[to_b[good]])
+    return found.reset_index(drop=True)
 
 
 def _no_pairs() -> pd.DataFrame:
