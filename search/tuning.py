@@ -13,6 +13,7 @@ import ray
 from ray.tune import PlacementGroupFactory
 
 from data_io.errors import BadInput
+from data_io.secrecy import is_secret
 from search import checkpoints, nodes
 from search.changes import MADE_WITH
 from search.metrics import COLUMNS, rows_until
@@ -20,6 +21,7 @@ from search.proposed import proposals_left
 from search.queue import Queue
 from search.scheduler import Judge, LedgerScheduler, Watcher
 from search.signals import Halted
+from search.watchdog import remove_empty_notes
 from search.worker import Train, train_network, work
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ def search(
     home = nodes.Home(run_dir, nodes.mark(run_dir), nodes.name_of(run_dir), store)
     trainable = partial(work, train=train, banks=banks, home=home, hang_seconds=hang_seconds)
     _tune(trainable, queue, run_dir, scheduler, lambda: bool(interrupted() or scheduler.halted or budget.spent()))
+    remove_empty_notes(run_dir / "trials")
     if scheduler.halted:
         raise Halted(scheduler.halted)
     if interrupted():
@@ -224,6 +227,7 @@ def _tune(
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+    hand_on_no_keys()
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(PENDING if queue.source is None else 1)
     tuner = tune.Tuner(
         tune.with_resources(trainable, _resources),
@@ -245,6 +249,17 @@ def _tune(
     )
     tuner.fit()
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def hand_on_no_keys() -> None:
+    """Have Tune not copy the keys of object stores from this process into the runtime environment of its actors.
+
+    Ray writes that environment to a log that every user can read and shows it to whoever asks the dashboard. Workers
+    of this machine inherit the variables; on other nodes they are set where those nodes are started.
+    """
+    from ray.tune.execution import class_cache
+
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not is_secret(name)}
 
 
 def _stopper(over: Callable[[], bool]) -> Any:

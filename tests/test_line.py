@@ -11,11 +11,17 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+
+from tests.faults import planted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -34,8 +40,10 @@ SMALL = [
 ]
 
 
-def command(module: str, *arguments: object, ok: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a stage as a user does, from a folder that is not the repository."""
+def command(
+    module: str, *arguments: object, ok: int = 0, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a stage as a user does, from a folder that is not the repository, with secrets in the environment."""
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
         capture_output=True,
@@ -43,18 +51,23 @@ def command(module: str, *arguments: object, ok: int = 0, cwd: Path | None = Non
         timeout=600,
         check=False,
         cwd=cwd or tempfile.gettempdir(),
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "160"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "160"} | planted.ENVIRONMENT | environment,
     )
     assert done.returncode == ok, f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("line") / "run"
-    done = command("search.run", "--out", "run", *SMALL, cwd=folder.parent)
-    (folder.parent / "output.txt").write_text(done.stdout)
-    return folder
+    settings = folder.parent / "settings.yaml"
+    settings.write_text(planted.YAML_COMMENT)
+    with tempfile.TemporaryDirectory(prefix="ray-") as ray:  # the names of Ray's sockets have room for a short path
+        (folder.parent / "ray").symlink_to(ray)
+        done = command("search.run", "--config", settings, "--out", "run", *SMALL, cwd=folder.parent, RAY_TMPDIR=ray)
+        (folder.parent / "output.txt").write_text(done.stdout)
+        (folder.parent / "errors.txt").write_text(done.stderr)
+        yield folder
 
 
 def test_it_says_what_it_will_do_how_it_goes_and_where_the_report_is(run: Path) -> None:
@@ -65,6 +78,13 @@ def test_it_says_what_it_will_do_how_it_goes_and_where_the_report_is(run: Path) 
     assert f"report: {run / 'report.html'}" in said
     assert "dataset IoU" in said
     assert "synthetic" in said
+
+
+def test_no_secret_is_in_what_a_complete_run_leaves(run: Path) -> None:
+    ray = (run.parent / "ray").resolve()
+    assert list(ray.glob("ray/session_*/logs/*"))
+    assert list(run.glob("wandb/**/*.wandb"))
+    assert planted.found_in(run.parent, ray, but=run.parent / "settings.yaml") == []
 
 
 def test_every_file_of_the_contract_is_there(run: Path) -> None:

@@ -12,6 +12,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import zipfile
 from html.parser import HTMLParser
@@ -28,7 +29,7 @@ from data_io import check, convert
 from data_io.errors import BadInput, entry_point
 from data_io.files import slug
 from search import trust
-from tests.faults import corpus
+from tests.faults import corpus, planted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +54,7 @@ ELSEWHERE = {
         "tests/data_io/test_geojson.py::test_a_large_file_is_refused_unread",
         "tests/data_io/test_images.py::test_bombs_are_refused_before_they_are_decoded",
     ],
+    "S11": ["tests/test_line.py::test_no_secret_is_in_what_a_complete_run_leaves"],
     "S12": ["tests/search/test_tracking.py::test_offline_the_process_knows_no_key"],
     "S16": ["tests/test_foundation.py::test_every_requirement_has_both_bounds_and_a_pin_between_them"],
 }
@@ -523,7 +525,123 @@ def test_S10_archives_are_read_and_never_extracted(movie: Path, tmp_path: Path) 
     assert not list(tmp_path.parent.glob("escaped*"))
 
 
+# --- S11 ----------------------------------------------------------------------------------------------------------
+
+TRIAL = [
+    *("--one-trial", "target=two_class", "architecture=unet", "encoder=tu-regnety_002", "loss=dice", "epochs=2"),
+    *("data.synthetic.fields=3", "data.synthetic.frames=1", "data.synthetic.height=64", "data.synthetic.width=64"),
+    *("train.crop=32", "train.crops_per_epoch=4", "train.batch_size=2", "train.validation_crops=2"),
+    *("train.encoder_depth=3", "schedule.grace_epochs=1", "schedule.references=[]"),
+]
+
+
+def test_S11_no_secret_in_what_a_trial_leaves_and_S7_it_is_its_owners(tmp_path: Path) -> None:
+    settings, home, scratch = tmp_path / "settings.yaml", tmp_path / "home", tmp_path / "scratch"
+    settings.write_text(f"{planted.YAML_COMMENT}seed: 3\n")
+    home.mkdir()
+    scratch.mkdir()
+    places = {"HOME": str(home), "TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "search.run", "--config", str(settings), "--out", str(tmp_path / "run"), *TRIAL]
+
+    def run() -> str:
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=os.environ | planted.ENVIRONMENT | places,
+            preexec_fn=lambda: os.umask(0o002),  # as shared clusters have it
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert not [name for name, secret in planted.SECRETS.items() if secret in done.stdout + done.stderr]
+        return done.stdout
+
+    assert "best epoch" in run()
+    assert list(tmp_path.glob("run/wandb/**/*.wandb"))
+    assert planted.found_in(tmp_path, but=settings) == []
+    writable = [
+        path for path in (tmp_path / "run").rglob("*") if path.lstat().st_mode & 0o022 and not path.is_symlink()
+    ]
+    assert not writable
+    assert "best epoch" in run()  # it may be gone on with
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        f"--wandb-api-key={planted.TYPED}",
+        f"tracking.api_key={planted.TYPED}",
+        f"tracking={{api_key: {planted.TYPED}}}",
+        f"data.path='s3://AKIAPLANTED:{planted.TYPED}@bucket/d.zarr'",
+        f"data={{path: 's3://AKIAPLANTED:{planted.TYPED}@bucket/d.zarr'}}",
+        f"tracking.project=https://me:{planted.TYPED}@host/project",
+        f"token: {planted.TYPED}",
+    ],
+)
+def test_S11_a_secret_on_the_command_line_is_refused_and_not_repeated(
+    typed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from search.run import main
+
+    assert refused(main, typed, "--out", tmp_path / "run") == 2
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(typed.replace("=", ": ", 1).replace("data.path", "data: {path").replace("d.zarr'", "d.zarr'}"))
+    assert refused(main, "--config", settings, "--out", tmp_path / "run") == 2
+    said = capsys.readouterr()
+    assert planted.TYPED not in said.out + said.err
+    assert len(said.err.splitlines()) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_S11_a_secret_in_an_address_is_refused_by_every_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    address = f"s3://AKIAPLANTED:{planted.TYPED}@bucket/d.zarr"
+    movie = corpus.write_movie(tmp_path / "movie")
+    for command, *arguments in (
+        (check.main, address),
+        (convert.main, address, "d.zarr"),
+        (convert.main, movie, address),
+    ):
+        assert refused(command, *arguments) == 2
+    said = capsys.readouterr()
+    assert planted.TYPED not in said.out + said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["movie"]
+
+
+def test_S11_a_secret_of_the_environment_is_not_in_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", planted.TYPED)
+
+    def fails(_: object) -> int:
+        raise RuntimeError(f"server said: key {planted.TYPED} at https://me:{planted.TYPED}@host is wrong")
+
+    with pytest.raises(SystemExit):
+        entry_point(fails)
+    said = capsys.readouterr().err
+    assert "RuntimeError: server said: key (hidden) at https://(hidden)@host is wrong" in said
+    assert planted.TYPED not in said
+
+
 # --- S12 ----------------------------------------------------------------------------------------------------------
+
+
+def test_S12_tune_hands_no_keys_of_object_stores_to_its_actors(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.tune.execution import class_cache
+
+    from data_io.secrecy import is_secret
+    from search.tuning import hand_on_no_keys
+
+    monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", class_cache.ENV_VARS_TO_PROPAGATE | {"AWS_SESSION_TOKEN"})
+    for name, secret in planted.ENVIRONMENT.items():
+        monkeypatch.setenv(name, secret)
+    hand_on_no_keys()
+    assert not [name for name in class_cache.ENV_VARS_TO_PROPAGATE if is_secret(name)]
+    environment = class_cache._ActorClassCache().get(object)._default_options["runtime_env"]["env_vars"]
+    assert not set(environment.values()) & set(planted.ENVIRONMENT.values())
 
 
 def test_S12_nothing_is_handed_to_ray_or_sent_unasked() -> None:
