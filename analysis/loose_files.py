@@ -46,8 +46,8 @@ def from_paths(
     BadInput
         When a path cannot be read, frames do not fit together, or a table lacks the columns needed.
     """
-    if by and len(paths) > 1 and not any(_holds_conditions(path, by) for path in paths.values()):
-        return _conditions(paths, truth, by)
+    if by and not truth and len(paths) > 1 and not any(_holds_conditions(path, by) for path in paths.values()):
+        return _conditions(paths, by)
     everything = {**({TRUTH: truth} if truth else {}), **paths}
     images, notes = _paired_images({name: path for name, path in everything.items() if not is_table(path)})
     read = {name: read_cells(path, name) for name, path in everything.items() if is_table(path)}
@@ -85,12 +85,8 @@ def _holds_conditions(path: Path, by: str) -> bool:
         return False  # reading all of it says what is wrong
 
 
-def _conditions(paths: Mapping[str, Path], truth: Path | None, by: str) -> Study:
+def _conditions(paths: Mapping[str, Path], by: str) -> Study:
     """Every path is a condition of its own: other samples, other cells."""
-    if truth:
-        raise BadInput(
-            f"--truth: conditions in separate files have none in common; leave it out, or give one table with {by}"
-        )
     images = {name: read_labels(path) for name, path in paths.items() if not is_table(path)}
     tables = {name: _measure(images[name]) for name in images}
     tables |= {name: read_cells(path, name, paired=False) for name, path in paths.items() if is_table(path)}

@@ -29,12 +29,12 @@ SECONDS, GIGABYTES = 60, 2
 
 
 def write(folder: Path, cells: int, seed: int = 0) -> dict[str, Path]:
-    """Write a table per method: fields of `FRAMES_OF_FIELD` frames of `PER_FRAME` cells, which keep their track."""
+    """Write a table per method: fields of at most `FRAMES_OF_FIELD` frames of `PER_FRAME` cells, which keep tracks."""
     rng = np.random.default_rng(seed)
     frames = max(cells // len(METHODS) // PER_FRAME, 2)
     n = frames * PER_FRAME
     frame, track = np.divmod(np.arange(n), PER_FRAME)
-    field, frame = np.divmod(frame, FRAMES_OF_FIELD)
+    field, frame = np.divmod(frame, min(FRAMES_OF_FIELD, frames // 2))
     keys = {
         "field": pd.Categorical.from_codes(field, [f"f{i:03d}" for i in range(field.max() + 1)]),
         "condition": np.where(field % 2, "treated", "control"),
