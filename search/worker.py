@@ -14,6 +14,7 @@ from data_io.errors import disk_full, is_disk_full
 from search.nodes import NotShared
 from search.space import TrialConfig
 from search.storage import StorageLost
+from search.trust import write_for_owner_only
 from search.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def work(config: dict[str, Any], *, train: Train, banks: Banks, home: Home, hang
     """Run one trial inside a Ray actor; what fails is reported, a process that completes no epoch for long ends."""
     from ray import tune
 
+    write_for_owner_only()  # a node of a cluster may have been started to let the group write
     trial = TrialConfig.model_validate(config["trial"])
     try:
         own, encoders = banks.of_fold(trial.fold).here(), home.encoders(needed=trial.encoder_weights is not None)
