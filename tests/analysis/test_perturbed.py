@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,8 @@ from analysis.scores import frame_counts
 from postprocess.morphology import measure
 from tests.analysis import perturbed
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SEEDS = range(3)
 PUBLISHED = {
