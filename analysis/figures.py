@@ -441,24 +441,24 @@ _DARK = (
 def canvas(width: float = WIDTH, height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
     """Yield a figure without a window, `width` x `height` inches, and its axes; no global state is touched."""
     import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
-        FigureCanvasSVG(figure)
         yield figure, figure.subplots()
 
 
 def svg(figure: Figure, alt: str, caption: str = "", name: str = "", data: pd.DataFrame | None = None) -> Picture:
     """Return a figure as a picture, with the numbers drawn."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     from data_io.files import slug
 
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts draw the text, not ours
         warnings.filterwarnings("ignore", "constrained_layout not applied")  # names that leave the axes no room
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call] # savefig draws twice
     drawn = CONTROL.sub(b"", buffer.getvalue()).replace(b"</style>", _DARK.encode() + b"</style>", 1)
     width, height = (int(96 * side) for side in figure.get_size_inches())
     return Picture(uri("image/svg+xml", drawn), alt, caption, width, height, slug(name or "figure"), csv(data))
