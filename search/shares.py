@@ -47,16 +47,22 @@ class Shares:
         self.cores = cores
         self.gpus = gpus
         self.ledger = ledger
+        self._read = 0
+        self._more: dict[str, tuple[float, int | None]] = {}
+        """What trials were put back with, by the first `_read` events."""
 
     def place(self, trial: TrialConfig) -> TrialConfig:
         """Return the trial with its cores, its share of the GPU and its crops at once.
 
         A trial that ran out of memory has what it was put back with.
         """
-        more = [event for event in self.ledger.events if event["event"] == "oom" and event["trial"] == trial.id]
+        for event in self.ledger.events[self._read :]:
+            if event["event"] == "oom":
+                self._more[event["trial"]] = (event["next_share"], event["next_micro"])
+        self._read = len(self.ledger.events)
         share, micro = self.fits.get(kind_of(trial), (self.gpus, None))
-        if more:
-            share, micro = more[-1]["next_share"], more[-1]["next_micro"]
+        if trial.id in self._more:
+            share, micro = self._more[trial.id]
         elif trial.processes > 1:
             share, micro = float(bool(self.gpus)), None
         return trial.model_copy(update={"cpus": self.cores, "gpus": share, "micro": micro})
@@ -110,13 +116,18 @@ def kind_of(trial: TrialConfig) -> Kind:
 
 
 def _gpu_memory(config: Config) -> int | None:
-    """Bytes of one GPU: as configured, else asked of a worker that holds one; None where it has no answer."""
+    """Bytes of the smallest GPU: as configured, else asked of a worker on each node; None where one has no answer."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     if config.resources.gpu_memory_gb is not None:
         return int(config.resources.gpu_memory_gb * 1e9)
-    asked: int | None = ray.get(ray.remote(num_gpus=1)(_memory_of_gpu).remote())
-    return asked
+    ask = ray.remote(num_gpus=1)(_memory_of_gpu)
+    with_gpu = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= 1]
+    there = [NodeAffinitySchedulingStrategy(node, soft=True) for node in with_gpu]
+    asked: list[int | None] = ray.get([ask.options(scheduling_strategy=place).remote() for place in there])
+    found = [memory for memory in asked if memory is not None]
+    return min(found) if found and len(found) == len(asked) else None
 
 
 def _memory_of_gpu() -> int | None:

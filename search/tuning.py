@@ -177,6 +177,9 @@ class Budget:
         self.before = elapsed_before(ledger)
         self.began = time.monotonic()
         self.begun = {name for name, state in ledger.trials().items() if state.rows}
+        self._read = 0
+        self._gpu_seconds = 0.0
+        """Of the epochs among the first `_read` events."""
 
     def may_start(self, trial: TrialConfig) -> bool:
         """Whether the budget of trials lets a trial begin, or go on; one that may counts as begun."""
@@ -187,8 +190,11 @@ class Budget:
 
     def gpu_hours(self) -> float:
         """GPU hours of all completed epochs, each counted by the share of the GPU its trial held."""
-        epochs = [event for event in self.ledger.events if event["event"] == "epoch"]
-        return float(sum(event.get("gpus", 0.0) * event["seconds"] for event in epochs)) / 3600
+        for event in self.ledger.events[self._read :]:
+            if event["event"] == "epoch":
+                self._gpu_seconds += event.get("gpus", 0.0) * event["seconds"]
+        self._read = len(self.ledger.events)
+        return self._gpu_seconds / 3600
 
     def elapsed(self) -> float:
         """Seconds of search so far."""
