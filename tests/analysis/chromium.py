@@ -52,7 +52,10 @@ class Chromium:
             options = {
                 "binary": BROWSER,
                 "args": [*FLAGS, f"--user-data-dir={self.profile.name}/profile"],
-                "prefs": {"download.default_directory": str(self.downloads)},
+                "prefs": {
+                    "download.default_directory": str(self.downloads),
+                    "profile.default_content_setting_values.automatic_downloads": 1,  # several without a question
+                },
             }
             wanted = {"alwaysMatch": {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}
             self.session = ""
