@@ -84,8 +84,11 @@ def read_cells(path: Path, method: str, *, paired: bool = True) -> pd.DataFrame:
         if column in table:
             _require_numbers(path, table[column], column)
     _require_frames(path, table)
-    if "field" not in table:
-        table = table.assign(field=FIELD)
+    numbers = [column for column in (*TRAITS.values(), "centroid_x_px", "centroid_y_px") if column in table]
+    table = table.astype({**dict.fromkeys(numbers, "float64"), "frame": "int64"})
+    if not len(table) or pd.api.types.is_numeric_dtype(table["label"]):
+        table = table.astype({"label": "int64"})
+    table = table.assign(field=table["field"].astype(str) if "field" in table else FIELD)
     if "area_px2" in table and "radius_px" not in table:
         table = table.assign(radius_px=np.sqrt(table["area_px2"] / np.pi))
     _require_once(path, table)

@@ -196,6 +196,7 @@ def _shared_frames(
                 f"{paths[name]}: no frame in common with {paths[first]}; methods are compared on the same frames, "
                 "conditions on different ones with --by condition"
             )
+    for name, frames in filled.items():
         if beyond := len(frames - reference):
             notes.append(f"{name}: {beyond} of its {len(frames)} frames have no truth and were left out")
         lost = reference - frames

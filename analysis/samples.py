@@ -155,7 +155,8 @@ def _pair_by_centroid(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame
 
 
 def _no_pairs() -> pd.DataFrame:
-    return pd.DataFrame({"field": [], "frame": [], "label_a": [], "label_b": []})
+    empty = pd.DataFrame({"field": [], "frame": [], "label_a": [], "label_b": []})
+    return empty.astype({"field": str, "frame": np.int64, "label_a": np.int64, "label_b": np.int64})
 
 
 # --- a run folder -------------------------------------------------------------------------------------------------
