@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from search.asha import has_diverged
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -87,7 +89,8 @@ class Display:
         seen = self.seen[trial.id]
         seen.row, seen.status, seen.changed = row, "running", time.monotonic()
         self.epochs += 1
-        seen.best = max(seen.best, row["rung_metric"] if row["rung_metric"] is not None else seen.best)
+        if not has_diverged(row["rung_metric"]):
+            seen.best = max(seen.best, row["rung_metric"])
         if not self.live and time.monotonic() - self.spoken > LOG_EVERY:
             self.spoken = time.monotonic()
             self.console.print(f"{self._headline()} | {self._line(seen)}", soft_wrap=True)
@@ -158,7 +161,7 @@ class Display:
             return seen.trial.id
         return (
             f"{seen.trial.id} epoch {seen.row['epoch']}/{seen.trial.epochs} "
-            f"loss {seen.row['train_loss']:.3f} val IoU {seen.row['val_dataset_iou']:.4f}"
+            f"loss {_number(seen.row['train_loss'], 3)} val IoU {_number(seen.row['val_dataset_iou'], 4)}"
         )
 
     def _table(self) -> Table:
@@ -175,7 +178,12 @@ class Display:
                 seen.trial.target,
                 seen.trial.id,
                 f"{seen.row['epoch']}/{seen.trial.epochs}",
-                f"{seen.row['val_dataset_iou']:.4f}",
+                _number(seen.row["val_dataset_iou"], 4),
                 f"{mark}{seen.status}",
             )
         return table
+
+
+def _number(value: object, digits: int) -> str:
+    """Return a value of a row; one that is no number, which ends its trial, as it is."""
+    return f"{value:.{digits}f}" if isinstance(value, float | int) else str(value)

@@ -63,3 +63,10 @@ def has_hung(folder: Path) -> bool:
     """Whether the last process of a trial ended because it hung."""
     note = folder / NOTE
     return note.is_file() and note.stat().st_size > 0
+
+
+def remove_empty_notes(trials: Path) -> None:
+    """Take away the notes of processes that were ended in another way than by hanging."""
+    for note in trials.glob(f"*/{NOTE}"):
+        if not note.stat().st_size:
+            note.unlink()
