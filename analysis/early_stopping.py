@@ -220,8 +220,8 @@ def early_stopping_chapter(record: Record) -> Section | None:
 
 
 SURVIVORS = (
-    "Trials still in training after each epoch, references left out; dotted: the epochs at which trials are judged. "
-    "The white above the line, up to its height at the first epoch, is the training that was saved."
+    "Trials in training in each epoch, references left out; dotted: the epochs at which trials are judged. The area "
+    "above the line, up to its height in the first epoch, is the training that was not done."
 )
 """What the figure of each target shows."""
 
@@ -242,7 +242,7 @@ def _survivors(bracket: Bracket) -> Picture:
             axis.axvline(rung, color=figures.INK, linewidth=0.8, linestyle=(0, (1, 2)))
         axis.set(title=figures.short(bracket.target), xlabel="epoch", ylabel="trials in training")
         axis.set_ylim(0, 1.05 * max(1, table["trials"].max()))
-        figures.whole_numbers(axis)
+        figures.whole_numbers(axis.xaxis, axis.yaxis)
         first, last = int(table["trials"].iloc[0]), int(table["trials"].iloc[-1])
         alt = (
             f"Trials of {bracket.target} in training: {first} after the first epoch, {last} after epoch {bracket.full}."

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
@@ -144,7 +145,7 @@ def learning(curves: Sequence[Curve], target: str, column: str, label: str, look
         if "loss" in column and min(c.table[column].min() for c in own) > 0:
             _log_scale(axis)
         axis.set(title=short(target), xlabel="epoch", ylabel=label)
-        whole_numbers(axis)
+        whole_numbers(axis.xaxis)
         parts = [c.table[["epoch", column]].assign(trial=c.trial, model=c.name) for c in own]
         data = pd.concat(parts, ignore_index=True)[["trial", "model", "epoch", column]]
         ends = data.groupby("trial")[column].last()
@@ -210,11 +211,12 @@ def heat_map(
         return svg(figure, alt, name=f"{label}_{title}", data=data)
 
 
-def whole_numbers(axis: Axes) -> None:
-    """Mark whole numbers only on the x axis."""
+def whole_numbers(*axes: Axis) -> None:
+    """Mark whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
-    axis.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
 
 
 def _log_scale(axis: Axes) -> None:

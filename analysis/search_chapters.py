@@ -55,7 +55,22 @@ def leaderboard_chapter(record: Record) -> Section | None:
         tables.append(Table(f"{target}: candidates", columns, rows, ("model", "standing"), folded=len(rows) > 15))
         if found.get("sentence"):
             paragraphs.append(f"{target}: {found['sentence']}")
+    if _one_validation_field(record):
+        paragraphs.append(ONE_VALIDATION_FIELD)
     return Section("leaderboard", "Leaderboard", (LEADERBOARD_NOTE, *paragraphs), tuple(tables), "The search")
+
+
+ONE_VALIDATION_FIELD = (
+    "All validation frames come from one field, so that these intervals and ties describe its cells only and are too "
+    "narrow for new samples."
+)
+
+
+def _one_validation_field(record: Record) -> bool:
+    """Tell whether the clusters of the choice were frames of one field: there are more of them than fields."""
+    fields = or_nan(record.summary.get("dataset", {}).get("fields"))
+    clusters = [or_nan(found.get("clusters")) for found in record.summary.get("selection", {}).values()]
+    return any(n > fields for n in clusters)
 
 
 COSTS = ("million parameters", "training time", "GPU share", "GPU hours")

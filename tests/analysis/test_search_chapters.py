@@ -18,6 +18,7 @@ from analysis.record import Record, read_record
 from analysis.report import Cell, Gallery, Page, Section, Table, render
 from analysis.samples import from_run
 from analysis.search_chapters import (
+    ONE_VALIDATION_FIELD,
     SCORED_ONCE,
     completed_cells,
     duration,
@@ -139,6 +140,13 @@ def test_the_leaderboard_marks_choice_and_ties_and_names_what_a_model_costs() ->
     assert isinstance(value, Cell)
     assert (name.below, value.below) == ("b", "0.660 to 0.740")
     assert section.paragraphs[1:] == ("two_class: b and a cannot be told apart.",)
+
+
+@pytest.mark.parametrize(("fields", "clusters", "said"), [(3, 8, True), (8, 8, False), (None, 8, False)])
+def test_intervals_from_one_validation_field_are_cautioned(fields: int | None, clusters: int, said: bool) -> None:
+    summary = {"selection": {"two_class": {"clusters": clusters}}, "dataset": {"fields": fields}}
+    section = chapter(leaderboard_chapter(replace(record(), summary=summary)))
+    assert (ONE_VALIDATION_FIELD in section.paragraphs) == said
 
 
 def test_an_older_table_without_the_new_columns_is_shown_as_far_as_it_goes() -> None:
