@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_io import files
+from search.storage import StorageLost
 from search.stored_trial import TRIALS, StoredTrial
 from search.weights import FOLDER, MANIFEST
 
@@ -71,19 +72,26 @@ class Home:
             yield folder, report
             return
         kept = StoredTrial(self.store, trial, folder)
-        came_from_elsewhere = kept.bring()
+        kept.bring()
 
         def keep_and_report(row: Any) -> None:
             kept.put()
             report(row)
 
-        if came_from_elsewhere:
-            _report_earlier(folder, report)
+        _report_earlier(folder, report)
         try:
             yield folder, keep_and_report
-        finally:
-            if folder.parent.parent != self.run_dir:
-                shutil.rmtree(folder, ignore_errors=True)  # all that was reported is stored
+        except StorageLost:  # what could not be stored stays for the next time
+            raise
+        except BaseException:
+            self._leave(folder)
+            raise
+        self._leave(folder)
+
+    def _leave(self, folder: Path) -> None:
+        """Delete the folder of a trial on a node: what was reported is stored."""
+        if folder.parent.parent != self.run_dir:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def folder(self) -> Path:
         """Return the folder of this node in which trials are trained."""

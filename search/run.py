@@ -62,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     where = place(options, config.data.path)
     kept = kept if kept.place else kept_at(where)
     run_dir = kept.folder or Path(where)
+    if kept.place:
+        say(f"{kept.place} is worked on in {run_dir}")
     signals = Signals()
     signals.install()
     try:
@@ -172,6 +174,8 @@ def _go(
     shutil.rmtree(run_dir / "cache", ignore_errors=True)
     kept.put_results()
     console.closing(facts, run_dir, report)
+    if kept.place:
+        say(f"all of it is kept in {kept.place}")
     if report is None:
         return errors.REPORT_FAILED
     return errors.PARTIAL if failed else errors.DONE
@@ -231,6 +235,7 @@ def _train(
     kept: Unstored,
 ) -> Plan:
     """Search in one go: the plan and what Optuna proposes, then the references of the winner."""
+    from cluster.start import belongs_to_job
     from cluster.watch import watched
     from search.progress import Display
     from search.proposed import Proposed, with_proposed
@@ -243,6 +248,7 @@ def _train(
     def interrupted() -> bool:
         return signals.received is not None or kept.lost is not None
 
+    grows = belongs_to_job(os.environ)
     shares = measured(config, plan.possible(), channels, ledger, say)
     advised = Proposed(config, plan, ledger, run_dir / OPTUNA)
     settled = {name: state.status for name, state in ledger.trials().items() if state.status}
@@ -256,10 +262,34 @@ def _train(
             Display(plan.trials, settled, config.budget.minutes) as display,
         ):
             watchers: list[Watcher] = [display, Tracking(tracker), advised]
-            search(config, plan, banks, run_dir, ledger, watchers, shares, advised, interrupted, store=kept.store)
+            search(
+                config,
+                plan,
+                banks,
+                run_dir,
+                ledger,
+                watchers,
+                shares,
+                advised,
+                interrupted,
+                store=kept.store,
+                grows=grows,
+            )
             extended = with_runs_of_winner(config, with_proposed(plan, ledger), ledger)
             if not interrupted() and needs_training(config, replace(extended, rows=()), ledger):
-                search(config, extended, banks, run_dir, ledger, watchers, shares, None, interrupted, store=kept.store)
+                search(
+                    config,
+                    extended,
+                    banks,
+                    run_dir,
+                    ledger,
+                    watchers,
+                    shares,
+                    None,
+                    interrupted,
+                    store=kept.store,
+                    grows=grows,
+                )
         if kept.lost is not None:
             raise Halted(kept.lost)
         nodes.clean(nodes.name_of(run_dir))
@@ -279,7 +309,7 @@ def _train_again(
     banks: Banks,
 ) -> None:
     """Train the runs that confirm the choice, to their end, whatever the budget of the search was."""
-    from cluster.start import start_ray, stop_ray
+    from cluster.start import belongs_to_job, start_ray, stop_ray
     from cluster.watch import watched
     from search.config import BudgetConfig
     from search.progress import Display
@@ -289,6 +319,7 @@ def _train_again(
     def interrupted() -> bool:
         return signals.received is not None or kept.lost is not None
 
+    grows = belongs_to_job(os.environ)
     config = config.model_copy(update={"budget": BudgetConfig()})
     if banks.source is not None:
         banks = replace(banks, source=replace(banks.source, dataset=kept.dataset_of(dataset)))
@@ -301,7 +332,19 @@ def _train_again(
             signals.patiently(),
             Display(plan.trials, {}, None) as display,
         ):
-            search(config, plan, banks, run_dir, ledger, [display], shares, None, interrupted, store=kept.store)
+            search(
+                config,
+                plan,
+                banks,
+                run_dir,
+                ledger,
+                [display],
+                shares,
+                None,
+                interrupted,
+                store=kept.store,
+                grows=grows,
+            )
         if kept.lost is not None:
             raise Halted(kept.lost)
         nodes.clean(nodes.name_of(run_dir))

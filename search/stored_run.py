@@ -257,7 +257,9 @@ class StoredRun(Unstored):
         self.store.delete(name for name in self.store.objects(LEDGERS) if not name.startswith(ours))
 
     def _files(self) -> dict[str, Path]:
-        return {name: file for name, file in _walk(self.folder, "").items() if name.split("/")[0] not in NOT_STORED}
+        files_of_run = {n: file for n, file in _walk(self.folder, "").items() if n.split("/")[0] not in NOT_STORED}
+        told = {f"{TRIALS}/{file.parent.name}/{file.name}": file for file in (self.folder / TRIALS).glob("*/error.txt")}
+        return files_of_run | told  # the driver writes why a trial failed, the trial all else
 
     def _put(self, wanted: dict[str, Path]) -> None:
         """Store the files that are not stored as they are; manifests and settings last."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from search import checkpoints
+from search.watchdog import NOTE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +73,8 @@ class StoredTrial:
         for file in sorted(self.folder.rglob("*")):
             within = file.relative_to(self.folder).parts
             half = within[0] == CHECKPOINTS and not (file.parent / checkpoints.MANIFEST).exists()
-            if file.is_file() and not half and not file.name.endswith((".tmp", ".partial")):
+            passing = file.name == NOTE or file.name.endswith((".tmp", ".partial"))
+            if file.is_file() and not half and not passing:
                 found["/".join([self.under, *within])] = _stat(file)
         return found
 

@@ -64,12 +64,14 @@ def search(
     train: Train = train_network,
     say: Callable[[str], None] = print,
     store: Storage | None = None,
+    grows: bool = False,
 ) -> None:
     """Train every trial of the plan that the ledger does not know to be settled, and those that `source` proposes.
 
     Ray must have been started. Returns when all trials have ended, the budget is spent or `interrupted` says so; what
     happened stands in `ledger`. `train` is what each trial does in its Ray actor; `say` gets notes for the user; trials
-    are kept in `store`, without one in `run_dir`, which then all nodes share.
+    are kept in `store`, without one in `run_dir`, which then all nodes share. Where the cluster `grows`, trials wait
+    for nodes that may come.
 
     Raises
     ------
@@ -86,7 +88,7 @@ def search(
     waiting = _waiting(plan, ledger)
     if store is not None:
         refuse_apart([shares.place(trial) for trial in waiting])
-    alone = one_at_a_time([shares.place(trial) for trial in waiting], ray.cluster_resources())
+    alone = not grows and one_at_a_time([shares.place(trial) for trial in waiting], ray.cluster_resources())
     queue = Queue(waiting, budget.may_start, shares.place, proposes, 1 if alone else None)
     ledger.append(SITTING, "", host=socket.gethostname(), pid=os.getpid())
     scheduler = LedgerScheduler(ledger, judge, [*watchers, queue], budget.spent, queue.put_back, say)
