@@ -38,6 +38,8 @@ MOST_POINTS = 3000
 """A scatter plot shows at most this many cells, drawn at random with a fixed seed."""
 MOST_VECTORS = 400
 """More points than this are drawn as pixels inside the figure."""
+MOST_EPOCHS, MOST_LINES = 200, 40
+"""A learning curve is drawn with at most so many epochs; more curves than this are pixels inside the figure."""
 WIDTH, HEIGHT = 3.5, 2.8
 """Of a figure that stands beside others, inches at 96 px."""
 
@@ -132,13 +134,16 @@ def learning(curves: Sequence[Curve], target: str, column: str, label: str, look
     own = [c for c in curves if c.target == target and column in c.table and c.table[column].notna().any()]
     if not own:
         return None
+    many = len(own) > MOST_LINES
     with canvas() as (figure, axis):
         for curve in sorted(own, key=lambda c: (c.best, c.reference)):
             tint = look.colour if curve.best else INK if curve.reference else SOFT
             width = 2.4 if curve.best else 1.2 if curve.reference else 0.8
             style: Any = (0, (4, 2)) if curve.reference else "-"
-            x, y = curve.table["epoch"], curve.table[column]
-            axis.plot(x, y, color=tint, linewidth=width, linestyle=style)
+            line = _thinned(curve.table, column)
+            x, y = line["epoch"], line[column]
+            plain = not (curve.best or curve.reference)
+            axis.plot(x, y, color=tint, linewidth=width, linestyle=style, rasterized=(many and plain) or None)
             if len(x) == 1 or curve.stopped:
                 mark = "x" if curve.stopped else "o"
                 axis.plot(x.iloc[-1:], y.iloc[-1:], mark, color=tint, markersize=5, mew=1.5)
@@ -146,11 +151,19 @@ def learning(curves: Sequence[Curve], target: str, column: str, label: str, look
             _log_scale(axis)
         axis.set(title=short(target), xlabel="epoch", ylabel=label)
         whole_numbers(axis.xaxis)
-        parts = [c.table[["epoch", column]].assign(trial=c.trial, model=c.name) for c in own]
-        data = pd.concat(parts, ignore_index=True)[["trial", "model", "epoch", column]]
-        ends = data.groupby("trial")[column].last()
+        lines = {c.trial: _thinned(c.table, column).set_index("epoch")[column] for c in own}
+        data = pd.DataFrame(lines).rename_axis("epoch").reset_index()
+        ends = pd.Series([line.iloc[-1] for line in lines.values()])
         alt = f"{label} by epoch for {_many(len(own), 'trial')} of {target}; at their last epochs {_range(ends)}."
         return svg(figure, alt, name=f"{column}_{target}", data=data)
+
+
+def _thinned(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the epochs that have a value, at most `MOST_EPOCHS` of them, the first and the last among these."""
+    known = table.dropna(subset=column).drop_duplicates("epoch", keep="last")
+    if len(known) <= MOST_EPOCHS:
+        return known
+    return known.iloc[np.unique(np.linspace(0, len(known) - 1, MOST_EPOCHS).round().astype(int))]
 
 
 def decode_curve(
