@@ -17,7 +17,7 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster.joined import Node, ask, blind_nodes, is_open, living_nodes
 from cluster.start import ADDRESS, address_file
@@ -160,8 +160,15 @@ def _wait_for(wanted: int, until: float) -> list[Node]:
     return nodes
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {self.prog}: {message}; see --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m cluster.health",
         description="Say whether a Ray cluster is fit for a search.",
         allow_abbrev=False,

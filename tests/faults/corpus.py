@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import tifffile
 import zarr
 
@@ -430,3 +431,50 @@ MODELS: Refused = {
         r"model\.json: not JSON \(nested too deep\); run the search again",
     ),
 }
+
+
+# --- cells tables ---------------------------------------------------------------------------------------------------
+
+
+def cells(seed: int = 0, frames: int = 10) -> pd.DataFrame:
+    """Return a table of five cells in each frame, of two patients of each of two conditions."""
+    rng = np.random.default_rng(seed)
+    n = 5 * frames
+    return pd.DataFrame(
+        {
+            "frame": np.repeat(np.arange(frames), 5),
+            "label": np.tile(np.arange(1, 6), frames),
+            "area_px2": rng.normal(100, 5, n).round(3),
+            "radius_px": rng.normal(6, 0.1, n).round(3),
+            "circularity": rng.uniform(0.8, 0.9, n).round(3),
+            "centroid_y_px": np.tile(20.0 * np.arange(5), frames),
+            "centroid_x_px": np.tile(20.0 * np.arange(5), frames),
+            "patient": np.tile(["p1", "p1", "p2", "p3", "p4"], frames),
+            "condition": np.tile(["a", "a", "a", "b", "b"], frames),
+        }
+    )
+
+
+Tables = Callable[[pd.DataFrame, pd.DataFrame], tuple[pd.DataFrame, pd.DataFrame]]
+BY = ["--by", "condition"]
+
+STATISTICS: dict[str, tuple[Tables, str, list[str]]] = {
+    "NaN": (lambda a, b: (a, b.assign(frame=b["frame"].where(b["frame"] > 0))), r"frames are whole numbers from 0", []),
+    "text in a trait": (lambda a, b: (a, b.assign(area_px2="wide")), r"column area_px2 holds 'wide'.*no number", []),
+    "unpaired lists": (lambda a, b: (a, b.assign(frame=b["frame"] + 100)), r"no frame in common with", []),
+    "cells used as replicates": (
+        lambda a, b: (a.assign(patient=[f"p{i}" for i in range(len(a))]), b),
+        r"cells are no replicates of a condition",
+        BY,
+    ),
+    "more than 10 % failed frames": (lambda a, b: (a, b[b["frame"] > 1]), r"more than 10 %", []),
+    "wrong columns": (lambda a, b: (a, b.drop(columns="label")), r"a cells table needs frame, label and at least", []),
+}
+"""Item: how two tables are spoilt, what the refusal says, and what is asked for beside the comparison."""
+
+NOT_TESTED: dict[str, Tables] = {
+    "empty arm+": lambda a, b: (a, b[:0]),
+    "one frame+": lambda a, b: (a[a["frame"] == 0], b[b["frame"] == 0]),
+    "all equal+": lambda a, b: (a.assign(area_px2=100.0), b.assign(area_px2=100.0)),
+}
+"""Item: two tables that are honest and cannot be tested."""

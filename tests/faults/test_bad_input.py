@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from data_io import check, convert
@@ -91,7 +92,7 @@ def made_for(section: str) -> set[str]:
         "set": corpus.SETS,
         "zarr": corpus.STORES | corpus.SHARDS,
         "config": corpus.CONFIGS,
-        "statistics": STATISTICS,
+        "statistics": corpus.STATISTICS | corpus.NOT_TESTED,
         "checkpoints": corpus.MODELS,
     }
     return {*refused[section], *corpus.NOTED.get(section, {})}
@@ -149,9 +150,12 @@ def test_a_folder_is_refused_by_every_command(item: str, movie: Path, refusal: C
 
 @pytest.mark.usefixtures("denied")
 @pytest.mark.parametrize("item", corpus.IMAGES)
-def test_images_to_predict_are_refused(item: str, movie: Path, refusal: Callable[..., str]) -> None:
+def test_images_to_predict_are_refused(
+    item: str, movie: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     spoil, said = corpus.IMAGES[item]
     spoil(movie)
+    monkeypatch.setattr("search.handover.load", lambda folder: None)  # the images are what is wrong
     model = movie.parent / "run/best/star"
     model.mkdir(parents=True)
     (model / "model.json").write_text("{}")
@@ -343,4 +347,28 @@ def test_a_model_is_refused(
 
 # --- cells tables and label images: analysis.compare ----------------------------------------------------------------
 
-STATISTICS: dict[str, str] = {}
+
+@pytest.mark.parametrize("item", corpus.STATISTICS)
+def test_tables_are_refused(item: str, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    spoil, said, asked = corpus.STATISTICS[item]
+    a, b = _tables(tmp_path, *spoil(corpus.cells(), corpus.cells(1)))
+    given = [f"a={a}"] if asked else [f"a={a}", f"b={b}"]
+    assert re.search(said, refusal(compare, *given, *asked, "--out", tmp_path / "out"))
+
+
+@pytest.mark.parametrize("item", corpus.NOT_TESTED)
+def test_honest_tables_that_cannot_be_tested_say_so(item: str, tmp_path: Path) -> None:
+    a, b = _tables(tmp_path, *corpus.NOT_TESTED[item](corpus.cells(), corpus.cells(1)))
+    assert compare([f"a={a}", f"b={b}", "--out", str(tmp_path / "out")]) == 0
+    found = pd.read_csv(tmp_path / "out/comparisons.csv")
+    rows = found[found["trait"] == "area"]
+    told = rows["reason"].fillna("") + rows["verdict"].fillna("")
+    assert len(rows)
+    assert told.str.contains("not tested: |cannot rank|caution").all()
+    assert rows["p_holm"].isna().all()
+
+
+def _tables(folder: Path, *tables: pd.DataFrame) -> list[Path]:
+    for name, table in zip("ab", tables, strict=True):
+        table.to_csv(folder / f"{name}.csv", index=False)
+    return [folder / "a.csv", folder / "b.csv"]
