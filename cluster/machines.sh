@@ -28,7 +28,7 @@ on() { # on MACHINE COMMAND: run it there
 
 begin() { # begin MACHINE OPTIONS: start Ray there, in the background, unless it runs
     on "$1" "mkdir -p ~/.ray && if kill -0 \$(cat $process) 2> /dev/null; then echo '$1: runs already'; else \
-nohup ray start $2 --dashboard-agent-listen-port=0 --block > ~/.ray/cellsearch-$port.log 2>&1 < /dev/null & \
+nohup ray start $2 --temp-dir=\${RAY_TMPDIR:-/tmp}/ray --dashboard-agent-listen-port=0 --block > ~/.ray/cellsearch-$port.log 2>&1 < /dev/null & \
 echo \$! > $process; fi"
 }
 

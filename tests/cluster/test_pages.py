@@ -106,3 +106,21 @@ def test_modules_and_variables_are_real(page: Path) -> None:
         assert variable in texts_of_the_code()
     for path in re.findall(r"`(tests/[a-z_/]+\.py)`", text):
         assert (ROOT / path).is_file(), path
+
+
+def test_the_sweep_of_agents_is_one_trial_of_the_search() -> None:
+    from ruamel.yaml import YAML
+
+    from search.options import parse
+
+    (block,) = re.findall(r"```yaml\n# sweep\.yaml\n(.*?)```", (ROOT / "cluster" / "README.md").read_text(), re.DOTALL)
+    sweep = YAML(typ="safe", pure=True).load(block)
+    chosen = {name: choice.get("value") or choice["values"][0] for name, choice in sweep["parameters"].items()}
+    before, after = sweep["command"][:4], sweep["command"][4:]
+    assert before == ["${env}", "python", "-m", "search.run"]
+    assert after.pop() == "${args_no_hyphens}"
+    options = parse([*after, *(f"{name}={value}" for name, value in chosen.items())])
+    assert options.one_trial
+    config = options.config()
+    assert config.space.targets == ("star",)
+    assert config.tracking.wandb == "online"
