@@ -13,9 +13,8 @@ the same decisions.
 from __future__ import annotations
 
 import math
+from bisect import insort
 from dataclasses import dataclass, field
-
-import numpy as np
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ class Bracket:
     max_epochs: int
     reduction: float
     recorded: dict[int, dict[str, float]] = field(default_factory=dict)
+    _ascending: dict[int, list[float]] = field(default_factory=dict)
+    """The values of each rung in order, so that a cutoff among thousands is read off, not sorted for."""
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -60,12 +61,23 @@ class Bracket:
         """Record `value` (higher is better, finite) where `epoch` is a rung and say whether `trial` stops there."""
         if epoch not in self.rungs or trial in self.recorded.get(epoch, {}):
             return CONTINUE
-        rivals = list(self.recorded.setdefault(epoch, {}).values())
-        self.recorded[epoch][trial] = value
-        if not rivals:
-            return Decision(stop=False, rung=epoch)
-        cutoff = float(np.percentile(rivals, 100 * (1 - 1 / self.reduction)))
-        return Decision(stop=value < cutoff, rung=epoch, cutoff=cutoff)
+        self.recorded.setdefault(epoch, {})[trial] = value
+        rivals = self._ascending.setdefault(epoch, [])
+        cutoff = quantile(rivals, 1 - 1 / self.reduction) if rivals else None
+        insort(rivals, value)
+        return Decision(stop=cutoff is not None and value < cutoff, rung=epoch, cutoff=cutoff)
+
+
+def quantile(ascending: list[float], share: float) -> float:
+    """Value below which a share of the values lies, between two of them by a straight line, as `numpy.quantile`.
+
+    >>> quantile([1.0, 2.0, 4.0], 0.75)
+    3.0
+    """
+    place = share * (len(ascending) - 1)
+    below = min(int(place), len(ascending) - 1)
+    low, high, part = ascending[below], ascending[min(below + 1, len(ascending) - 1)], place - below
+    return high - (high - low) * (1 - part) if part >= 0.5 else low + (high - low) * part
 
 
 def has_diverged(value: object) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.asha import Bracket, has_diverged
+from search.asha import Bracket, has_diverged, quantile
 
 
 def test_rungs_grow_by_the_reduction_and_end_below_the_last_epoch() -> None:
@@ -66,3 +67,9 @@ def test_what_is_no_finite_number_has_diverged(value: object) -> None:
 
 def test_a_number_has_not_diverged() -> None:
     assert not has_diverged(0.0)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=40), st.sampled_from([2.0, 3.0, 4.0, 2.5]))
+def test_the_cutoff_is_numpys_quantile(values: list[float], reduction: float) -> None:
+    share = 1 - 1 / reduction
+    assert quantile(sorted(values), share) == float(np.percentile(values, 100 * share))
