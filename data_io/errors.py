@@ -59,8 +59,8 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
-def disk_full(error: BaseException) -> DiskFull:
-    """Return what a full disk is told as, whatever the error that showed it."""
+def disk_full(error: BaseException, folder: Path | str = ".") -> DiskFull:
+    """Return what a full disk is told as, whatever the error that showed it; `folder` where it names no path."""
     if isinstance(error, DiskFull):
         return error
     inner: BaseException | None = error
@@ -70,7 +70,7 @@ def disk_full(error: BaseException) -> DiskFull:
         if isinstance(inner, OSError) and inner.filename is not None:
             return DiskFull(str(inner.filename))
         inner = inner.__cause__ or inner.__context__
-    return DiskFull(Path.cwd())
+    return DiskFull(Path(folder).absolute())
 
 
 def printable(text: str) -> str:

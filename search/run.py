@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         foreseen = isinstance(fault, Halted | StorageLost)
         if not foreseen and not errors.is_disk_full(fault):
             raise
-        told = fault if foreseen else errors.disk_full(fault)
+        told = fault if foreseen else errors.disk_full(fault, run_dir)
         print(f"error: {told}; mend that, then go on with: {_how_to_go_on(run_dir, options, kept)}", file=sys.stderr)
         return errors.PREEMPTED
 
@@ -294,7 +294,7 @@ def _train(
             raise Halted(kept.lost)
         nodes.clean(nodes.name_of(run_dir))
     finally:
-        tracker.close()
+        tracker.close(hurry=interrupted())
     return extended
 
 

@@ -64,7 +64,7 @@ class TensorBoard:
     def report(self, report: Report) -> None:
         """See `search.tracking.Tracker`; TensorBoard shows trials only."""
 
-    def close(self) -> None:
+    def close(self, *, hurry: bool = False) -> None:
         """See `search.tracking.Tracker`."""
         for trial in list(self.writers):
             self._try(self.writers.pop(trial).close)

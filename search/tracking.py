@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from search.config import TrackingConfig
 
 CLOSE_SECONDS = 30.0
+HURRY_SECONDS = 4.0
+"""How long the end of W&B's process is waited for when this one was asked to end."""
 REPORT_FOLDER = "shown"
 AGENT = "WANDB_SWEEP_ID"
 """Variable that ``wandb agent`` sets for what it starts."""
@@ -59,8 +61,8 @@ class Tracker(Protocol):
     def report(self, report: Report) -> None:
         """Pass on what the search came to."""
 
-    def close(self) -> None:
-        """Finish every run, within 30 s."""
+    def close(self, *, hurry: bool = False) -> None:
+        """Finish every run, within 30 s; in a hurry within 4 s, the rest without anyone waiting for it."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,10 @@ class Trackers:
         for tracker in self.trackers:
             tracker.report(report)
 
-    def close(self) -> None:
+    def close(self, *, hurry: bool = False) -> None:
         """See `Tracker`."""
         for tracker in self.trackers:
-            tracker.close()
+            tracker.close(hurry=hurry)
 
 
 class ProcessTracker:
@@ -187,18 +189,21 @@ class ProcessTracker:
         text = TIME.sub("", report.file.read_text(encoding="utf-8"))
         self._tell(do="report", trial="", values={**told, "sha256": hashlib.sha256(text.encode()).hexdigest()})
 
-    def close(self) -> None:
+    def close(self, *, hurry: bool = False) -> None:
         """See `Tracker`; a process that needs longer is killed and its rows may be lost, which is said."""
         if self._closed:
             return
         self._closed = True
-        deadline = time.monotonic() + CLOSE_SECONDS
+        seconds = HURRY_SECONDS if hurry else CLOSE_SECONDS
+        deadline = time.monotonic() + seconds
         self._lines.put(None)
         if self._process is None:
             return
         try:
-            code = self._process.wait(CLOSE_SECONDS)
+            code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
+            if hurry:
+                return  # it has all rows and ends by itself, `wandb_writer.FINISH_SECONDS` at most
             self._warn(f"it did not finish within {CLOSE_SECONDS:.0f} s and was ended; the last rows may be missing")
             _kill_tree(self._process.pid)
             self._process.wait()

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,11 @@ def search(
     hang_seconds = None if minutes is None else 60 * minutes
     home = nodes.Home(run_dir, nodes.mark(run_dir), nodes.name_of(run_dir), store)
     trainable = partial(work, train=train, banks=banks, home=home, hang_seconds=hang_seconds)
-    _tune(trainable, queue, run_dir, scheduler, lambda: bool(interrupted() or scheduler.halted or budget.spent()))
+
+    def leave() -> bool:
+        return bool(interrupted() or scheduler.halted)
+
+    _tune(trainable, queue, run_dir, scheduler, leave, lambda: budget.spent() is not None)
     remove_empty_notes(run_dir / "trials")
     if scheduler.halted:
         raise Halted(scheduler.halted)
@@ -225,9 +230,22 @@ def elapsed_before(ledger: Ledger) -> float:
     return total + (last - first) if first else 0.0
 
 
+class _Left(BaseException):
+    """Ends Tune's loop at once, between two events."""
+
+
 def _tune(
-    trainable: Callable[..., None], queue: Queue, run_dir: Path, scheduler: LedgerScheduler, over: Callable[[], bool]
+    trainable: Callable[..., None],
+    queue: Queue,
+    run_dir: Path,
+    scheduler: LedgerScheduler,
+    leave: Callable[[], bool],
+    over: Callable[[], bool],
 ) -> None:
+    """Run Tune until all trials have ended, or it is `over`, or until `leave`, which does not wait for epochs.
+
+    After the last, trials go on until the session is left; nothing that they report is lost, it is only done again.
+    """
     from ray import tune
 
     scratch = run_dir / "cache" / "ray"
@@ -251,11 +269,12 @@ def _tune(
             name="search",
             storage_path=str(scratch.resolve()),
             failure_config=tune.FailureConfig(max_failures=-1),  # the scheduler counts
-            stop=_stopper(over),
+            stop=_stopper(leave, over),
             verbose=0,
         ),
     )
-    tuner.fit()
+    with suppress(_Left):
+        tuner.fit()
     shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -270,7 +289,7 @@ def hand_on_no_keys() -> None:
     class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not is_secret(name)}
 
 
-def _stopper(over: Callable[[], bool]) -> Any:
+def _stopper(leave: Callable[[], bool], over: Callable[[], bool]) -> Any:
     from ray.tune import Stopper
 
     class Over(Stopper):
@@ -280,6 +299,8 @@ def _stopper(over: Callable[[], bool]) -> Any:
             return False
 
         def stop_all(self) -> bool:
+            if leave():
+                raise _Left
             return over()
 
     return Over()

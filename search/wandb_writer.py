@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 INIT_SECONDS = 20.0
 READ_SECONDS = 60.0
 LOCK_SECONDS = 30.0
+FINISH_SECONDS = 25
+"""After the end of the input; then this process ends, whatever W&B does."""
 REPORT = "report"
 """Begin of the id of the run that holds the report."""
 
@@ -62,8 +64,10 @@ class Writer:
                 self.report(values)
             else:
                 self.finish(trial, values)
+        signal.alarm(FINISH_SECONDS)  # whoever began us may have gone
         for trial in list(self.runs):
             self.finish(trial, {})
+        signal.alarm(0)
 
     def sweep(self, description: dict[str, Any]) -> None:
         """Make the sweep of the search, once; offline only its description is kept."""
