@@ -72,13 +72,16 @@ def _happen(search: Search, told: Story) -> None:
     told.facts["orphans after SIGKILL"] = search.no_orphans()
 
     corrupt(search.folder / "optuna.db", "cut")
-    search.begin("--resume")
-    search.wait_for_epochs(len(search.events("epoch")) + 3)
+    search.behave(every={"seconds": 600.0})  # in the middle of a long epoch
+    search.begin("--resume", "tracking.wandb=offline")
+    search.wait_for(search.workers)
+    time.sleep(2)
     began = time.monotonic()
     told.sitting("SIGTERM", search.kill(signal.SIGTERM))
     told.seconds["SIGTERM"] = time.monotonic() - began
 
-    search.begin("--resume")
+    search.behave(every=SLOW, toy_010=slow_write)
+    search.begin("--resume", "tracking.wandb=disabled")
     search.wait_for_epochs(len(search.events("epoch")) + 3)
     assert search.process is not None
     began = time.monotonic()
