@@ -85,7 +85,7 @@ class Study:
         named = [*self.methods, *([TRUTH] if self.has_truth else [])]
         if all(name in self.labels for name in named):
             return "IoU >= 0.5"
-        return f"nearest centroid, mutual, within {REACH:g} of the cell's radius (no label images)"
+        return f"nearest centroid, mutual, within {REACH:g} of the cell's radius"
 
     @property
     def traits(self) -> tuple[str, ...]:

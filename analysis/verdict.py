@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from analysis import scores
+from analysis.clusters import NO_TRACKS
+from analysis.comparisons import PAIRED_REPLICATES, REPLICATES
 from analysis.record import trial_name
-from analysis.report import interval, number
+from analysis.report import MISSING, interval, number
 from analysis.results import LABEL, ONE_FIELD, Results, cells_found, frames, objective_key
 from analysis.samples import CLASSICAL, INDEPENDENT
 from analysis.statistics import FEWEST_CLUSTERS
@@ -12,8 +14,30 @@ from analysis.statistics import FEWEST_CLUSTERS
 
 def verdict(results: Results) -> tuple[str, ...]:
     """Say first what a biologist needs: which model, how good, how sure, which method for which trait."""
+    if results.study.independent:
+        return (f"Conditions compared: {', '.join(results.study.methods)}.", *_conditions(results))
     lines = _which_model(results) if results.winner else _how_many(results)
-    return (*lines, *_which_network(results), *_how_sure(results), *_which_for_trait(results))
+    told = (*_which_network(results), *_how_sure(results), *_which_for_trait(results), *_conditions(results))
+    return (*lines, *told)
+
+
+def _conditions(results: Results) -> list[str]:
+    """Say for each independent trait whether conditions differ, with the replicates that say so."""
+    table = results.comparisons
+    rows = table[table["test"].isin((REPLICATES, PAIRED_REPLICATES)) & table["trait"].isin(INDEPENDENT)]
+    lines = []
+    for row in rows.to_dict("records"):
+        ends = interval((row["ci_low"], row["ci_high"]))
+        told = f" (difference {number(row['estimate'])}, 95 % interval {ends}" if ends != MISSING else " ("
+        told += f"; p {_p(row['p_holm'])} after Holm's correction; " if ends != MISSING else ""
+        lines.append(
+            f"{row['verdict'][:1].upper()}{row['verdict'][1:]}{told}{row['n_clusters']} {row['clustered_by']}s)."
+        )
+    return lines
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
 def _which_model(results: Results) -> list[str]:
@@ -126,16 +150,19 @@ def warnings(results: Results) -> tuple[str, ...]:
     ]
     found += [f"{str(w)[:1].upper()}{str(w)[1:]}" for w in told]
     n, independent = len(study.frames), len(set(results.clusters))
-    if independent < FEWEST_CLUSTERS:
+    if independent < FEWEST_CLUSTERS and not study.independent:
         found.append(
             f"Only {frames(n)}{'' if results.one_field or not n else f' of {independent} fields'} compared: below "
             f"{FEWEST_CLUSTERS} clusters results are descriptive only and methods cannot be ranked."
         )
-    if results.one_field:
+    if results.one_field and not study.independent:
         found.append(ONE_FIELD)
     found += _pretrained(results)
-    if study.has_truth and not study.labels:
-        found.append(f"No label images were given: cells were paired by {study.matched_by}.")
+    if not study.independent and "centroid" in study.matched_by and len(study.methods) + study.has_truth > 1:
+        told = "No" if not study.labels else "Not every method's"
+        found.append(f"{told} label images were given: cells were paired by {study.matched_by}.")
+    if results.comparisons["caution"].fillna("").str.contains(NO_TRACKS).any():
+        found.append(f"{NO_TRACKS[:1].upper()}{NO_TRACKS[1:]}. A column track in the tables mends that.")
     found += _disagreements(results)
     return tuple(dict.fromkeys(found))
 
