@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,17 @@ if TYPE_CHECKING:
     from search.config import Config
     from search.ledger import Ledger
     from search.space import Plan
+
+
+CAUSES = {
+    "death": "whose process died",
+    "error": "after an error",
+    "hang": "that hung",
+    "lack": "that found too little memory for their share",
+    "memory": "that Ray ended because the memory of their node ran out",
+    "node": "whose node was lost",
+}
+"""What a retry is called, by its cause in the ledger."""
 
 
 def say(line: str) -> None:
@@ -44,6 +56,14 @@ def resumed(plan: Plan, ledger: Ledger) -> str:
         f"resumed {len(begun)} of {len(plan.trials)} trials: {settled} have ended, {len(begun) - settled} go on from "
         f"their last checkpoint; {ledger.epochs} epochs on record"
     )
+
+
+def came_again(ledger: Ledger) -> str:
+    """Say how often trials came again, each cause apart; empty where none did."""
+    causes = Counter(event["cause"] for event in ledger.events if event["event"] == "retry")
+    causes |= Counter({"lack": sum(event["event"] == "oom" for event in ledger.events)})
+    told = "; ".join(f"{count} {CAUSES[cause]}" for cause, count in sorted(causes.items()) if count)
+    return f"trials that came again: {told}" if told else ""
 
 
 def announce_cost(config: Config, dataset: Dataset, plan: Plan) -> None:

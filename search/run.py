@@ -290,6 +290,8 @@ def _train(
                     store=kept.store,
                     grows=grows,
                 )
+        if again := console.came_again(ledger):
+            say(again)
         if kept.lost is not None:
             raise Halted(kept.lost)
         nodes.clean(nodes.name_of(run_dir))

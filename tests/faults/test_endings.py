@@ -110,6 +110,11 @@ def test_f20_a_trial_that_hangs_is_started_again_once_and_then_hung(search: Sear
     assert "in misbehave" in (search.folder / "trials" / "toy-010" / "hung.txt").read_text()
 
 
+def test_f19_causes_are_counted_apart(search: Search) -> None:
+    [line] = [line for line in search.said.splitlines() if line.startswith("trials that came again: ")]
+    assert "4 whose process died; 2 after an error; 2 that hung; 1 that found too little memory" in line
+
+
 def test_no_temporary_file_is_left(search: Search) -> None:
     kept = str(search.folder / "trials" / "toy-010" / "hung.txt")
     assert [path for path in temporary_files(search.folder) if path != kept] == []
