@@ -262,5 +262,5 @@ def tidy(cells: pd.DataFrame) -> pd.DataFrame:
     cells["frame"] = cells["frame"].astype(int)
     cells["border"] = cells["border"].fillna(False).astype(bool)
     cells["frame_id"] = cells.groupby(["field", "frame"], sort=False).ngroup()
-    cells["track_id"] = cells.groupby(["method", "field", "track"], sort=False).ngroup()
+    cells["track_id"] = cells.groupby(["method", "field", "track"], sort=False).ngroup().fillna(-1).astype(int)
     return cells
