@@ -38,7 +38,7 @@ from postprocess.predictions import PredictionStore
 from postprocess.tables import appending
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     import pandas as pd
@@ -339,9 +339,8 @@ def write_cells(stage: Stage, jobs: Sequence[Job]) -> None:
             own = sorted(
                 (job for job in jobs if (job.method, job.ref.field) == (method, field)), key=lambda job: job.ref.frame
             )
-            tracks = tracks_of(stage, method, field, own)
-            for job in own:
-                table, track = pd.read_parquet(stage.part(job)), tracks[job.ref.frame]
+            for job, track in zip(own, tracks_of(stage, method, field, own), strict=True):
+                table = pd.read_parquet(stage.part(job))
                 table["track"] = table["label"].map(track).astype("int64")
                 table = table.reindex(columns=names)
                 add(table)
@@ -359,23 +358,23 @@ def write_counts(stage: Stage, jobs: Sequence[Job]) -> None:
     export.write_csv(stage.run / COUNTS, pd.DataFrame(rows))
 
 
-def tracks_of(stage: Stage, method: str, field: str, jobs: Sequence[Job]) -> dict[int, dict[int, int]]:
-    """Return frame -> label -> track: the label itself where annotators kept it over time, else linked by overlap.
+def tracks_of(stage: Stage, method: str, field: str, jobs: Sequence[Job]) -> Iterator[dict[int, int]]:
+    """Yield label -> track of each frame: the label itself where annotators kept it over time, else linked by overlap.
 
     Label images are read only where there is something to link.
     """
     import pandas as pd
 
-    from postprocess.track import link
+    from postprocess.track import Linker
 
     kept = method == TRUTH and stage.dataset.fields[field].tracked
-    if kept or len(jobs) == 1:
-        found = {job.ref.frame: pd.read_parquet(stage.part(job), columns=["label"])["label"].tolist() for job in jobs}
-        return {
-            frame: {label: label if kept else at for at, label in enumerate(sorted(labels), start=1)}
-            for frame, labels in found.items()
-        }
-    return link((job.ref.frame, stage.labels.read(method, job.ref)) for job in jobs)
+    linker = Linker()
+    for job in jobs:
+        if kept or len(jobs) == 1:
+            labels = sorted(pd.read_parquet(stage.part(job), columns=["label"])["label"].tolist())
+            yield {label: label if kept else at for at, label in enumerate(labels, start=1)}
+        else:
+            yield linker.step(job.ref.frame, stage.labels.read(method, job.ref))
 
 
 def frames_of_stacks(jobs: Sequence[Job]) -> tuple[list[str], list[FrameRef]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-ROWS = 20_000
+ROWS = 5_000
 """Rows collected before they are written."""
 
 

@@ -55,3 +55,12 @@ def test_postprocess(tmp_path):
 def test_large_frame():
     lines = _printed("-m", "tests.benchmarks.large_frame", "--side", "4100", "--targets", "two_class")
     assert any("peak of memory" in line and "failed" not in line for line in lines)
+
+
+@pytest.mark.slow
+def test_the_length_of_a_movie_costs_no_memory():
+    lines = _printed("-m", "tests.benchmarks.long_movie", "--frames", "250")
+    frames, whole = (next(line for line in lines if line.startswith(name)) for name in ("frames", "whole stage"))
+    assert float(frames.split(" MB, ")[1].split()[0]) <= 10
+    longer, shorter = (float(part.split()[-1]) for part in whole.split(" MB")[:2])
+    assert longer <= 1.1 * shorter

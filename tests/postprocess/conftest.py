@@ -59,13 +59,19 @@ def pq():
 
 
 @pytest.fixture(scope="session")
-def yeast_masks():
-    """Return the last two yeast masks."""
+def yeast_movie():
+    """Return the ten yeast masks, whose ids persist over time."""
     import tifffile
 
     if not YEAST.is_dir():
         pytest.skip(f"{YEAST}: the yeast movie is not on this machine")
-    return [tifffile.imread(path).astype(np.int32) for path in sorted((YEAST / "masks").glob("*.tif"))[-2:]]
+    return [tifffile.imread(path).astype(np.int32) for path in sorted((YEAST / "masks").glob("*.tif"))]
+
+
+@pytest.fixture(scope="session")
+def yeast_masks(yeast_movie):
+    """Return the last two yeast masks."""
+    return yeast_movie[-2:]
 
 
 @pytest.fixture

@@ -270,6 +270,25 @@ def test_ceilings_on_a_crowd(crowd, pq, target, least):
     assert fit.value == max(point["value"] for point in fit.curve)
 
 
+@pytest.mark.parametrize(
+    ("target", "least_f1", "least_pq"), [("two_class", 0.93, 0.9), ("three_class", 1.0, 0.99), ("star", 0.999, 0.96)]
+)
+def test_ceilings_on_a_crowded_synthetic_frame(pq, target, least_f1, least_pq):
+    from data_io.synthetic import movie
+
+    truth = np.asarray(movie(0, 1, (452, 612), "hard").labels[0])
+    truth = np.where(np.bincount(truth.ravel())[truth] >= three_class.Params.min_blob, truth, 0)  # no slivers at edges
+    assert len(np.unique(truth)) > 80
+    module = methods.TARGETS[target]
+    found = module.decode(module.perfect(truth), module.Params())
+    overlap = np.zeros((truth.max() + 1, found.max() + 1))
+    np.add.at(overlap, (truth.ravel(), found.ravel()), 1)
+    pairs = (2 * overlap > overlap.sum(1)[:, None] + overlap.sum(0)[None] - overlap)[1:, 1:].sum()
+    cells = len(np.unique(truth)) - 1 + len(np.unique(found)) - 1
+    assert 2 * pairs / cells >= least_f1
+    assert pq([truth], [found]) >= least_pq
+
+
 @pytest.mark.parametrize(("target", "least"), [("two_class", 0.876), ("three_class", 0.99), ("star", 0.96)])
 def test_ceilings_on_the_yeast_movie(yeast_masks, pq, target, least):
     assert methods.ceiling(target, yeast_masks, pq).value >= least
