@@ -69,6 +69,8 @@ def disk_full(error: BaseException, folder: Path | str = ".") -> DiskFull:
             return inner
         if isinstance(inner, OSError) and inner.filename is not None:
             return DiskFull(str(inner.filename))
+        if "</torch_" in str(inner):  # how PyTorch calls the files of its loading workers
+            return DiskFull("/dev/shm")  # noqa: S108 - shared memory, where the system has it
         inner = inner.__cause__ or inner.__context__
     return DiskFull(Path(folder).absolute())
 

@@ -32,7 +32,11 @@ STALE_SECONDS = 60.0
 def only_driver(run_dir: Path, say: Callable[[str], None] = print) -> Iterator[None]:
     """Hold the run; BadInput names who holds it already, `say` gets a note about a lock that a dead driver left."""
     path = run_dir / "lock"
-    with path.open("a+") as file:
+    try:
+        file = path.open("a+")
+    except OSError as fault:
+        raise BadInput(f"{run_dir}: cannot be written to ({fault.strerror}); give another folder with --out") from None
+    with file:
         file.seek(0)
         holder = file.read().strip()
         try:

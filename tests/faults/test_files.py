@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -282,6 +283,23 @@ def test_f11_a_lock_of_another_machine_is_respected_while_its_heart_beats(tmp_pa
         assert lock.read_text().startswith(f"{os.uname().nodename}/{os.getpid()} since ")
     assert not lock.read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_f11_a_run_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(BadInput, match=r"cannot be written to \(Is a directory\); give another"), only_driver(tmp_path):
+        pass
+
+
+def test_f05_a_full_disk_is_found_behind_other_errors_with_its_place() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/run/metrics.csv")
+    wrapped = RuntimeError("saving failed")
+    wrapped.__cause__ = full
+    assert errors.is_disk_full(wrapped)
+    assert str(errors.disk_full(wrapped)).startswith("/run/metrics.csv: the disk is full (")
+    shared = RuntimeError("unable to write to file </torch_12_34>: No space left on device (28)")
+    assert str(errors.disk_full(shared)).startswith("/dev/shm: ")  # noqa: S108 - no file is made
+    assert not errors.is_disk_full(OSError(errno.EACCES, "Permission denied"))
 
 
 def test_f11_the_heart_of_a_driver_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
