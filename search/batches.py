@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,19 @@ class CropBatches(IterableDataset[Batch]):
         for images, labels in epoch_batches(self.bank, self.trial, self.epoch, *share):
             for start in range(self.rank * size, len(images), processes * size):
                 yield _tensors(self.trial, images[start : start + size], labels[start : start + size])
+
+
+def loader(batches: IterableDataset[Batch], workers: int) -> DataLoader[Batch]:
+    """Load the batches of an epoch in `workers` processes beside this one, or in this one where there are none.
+
+    The processes are forked from a server that has imported this file: they start anew for every epoch, and importing
+    PyTorch each time takes seconds.
+    """
+    context = None
+    if workers:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+    return DataLoader(batches, batch_size=None, num_workers=workers, multiprocessing_context=context)
 
 
 def epoch_batches(
@@ -130,14 +144,7 @@ class Batches(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of the epoch the trainer is in."""
         epoch = self.trainer.current_epoch if self.trainer else 0
-        workers = self.trial.train.workers
-        context = "forkserver" if workers else None
-        return DataLoader(
-            CropBatches(self.bank, self.trial, epoch, self.rank),
-            batch_size=None,
-            num_workers=workers,
-            multiprocessing_context=context,
-        )
+        return loader(CropBatches(self.bank, self.trial, epoch, self.rank), self.trial.train.workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the same crops in every epoch and every trial of one crop size."""

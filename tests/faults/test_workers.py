@@ -6,9 +6,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset
 
 from data_io import errors
+from search.batches import loader
 from search.worker import ERROR, what_failed
 from tests.faults.helpers import Search, assert_exact, undisturbed
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Dying(IterableDataset[int]):
+class Dying(IterableDataset[Any]):
     """A data set whose worker process ends without a word."""
 
     def __iter__(self) -> Iterator[int]:
@@ -26,9 +27,8 @@ class Dying(IterableDataset[int]):
 
 
 def test_f21_a_data_loading_worker_that_dies_is_an_error_with_its_traceback() -> None:
-    loader = DataLoader(Dying(), batch_size=None, num_workers=1, multiprocessing_context="forkserver")
     with pytest.raises(RuntimeError) as died:
-        list(loader)
+        list(loader(Dying(), 1))
     told = what_failed(died.value)
     assert "DataLoader worker" in told[ERROR]
     assert "exited unexpectedly" in told[ERROR]
