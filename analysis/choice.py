@@ -142,9 +142,9 @@ def sentence(row: Mapping[str, Any]) -> str:
             f"{trait}: no method is better than calling every cell average; the smallest error, that of {row['use']}, "
             f"is {row['tfe']:.2f} SD."
         )
-    error = f"{row['tfe']:.2f} SD of the trait"
+    error = f"{_sd(row['tfe'])} SD of the trait"
     if np.isfinite(row["tfe_low"]):
-        error += f" (95 % interval {row['tfe_low']:.2f} to {row['tfe_high']:.2f})"
+        error += f" (95 % interval {_sd(row['tfe_low'])} to {_sd(row['tfe_high'])})"
     if row["certain"]:
         return f"{trait}: use {row['use']}. Its error, {error}, is smaller than that of every other method.{_cost(row)}"
     if row["reason"]:
@@ -159,7 +159,7 @@ def _cost(row: Mapping[str, Any]) -> str:
         return ""
     if best == use:
         return " It has the highest PQ too, so it costs nothing."
-    own = f" {best}, highest in PQ, has an error of {row['tfe_best_pq']:.2f} SD"
+    own = f" {best}, highest in PQ, has an error of {_sd(row['tfe_best_pq'])} SD"
     own += _ends(row, "gain", " larger") if best not in str(row["tied"]).split(", ") else ""
     lower = f"{use}'s PQ is {row['pq_cost']:.3f} lower"
     if not np.isfinite(row["pq_cost_low"]):
@@ -170,7 +170,12 @@ def _cost(row: Mapping[str, Any]) -> str:
 
 
 def _ends(row: Mapping[str, Any], name: str, word: str) -> str:
-    told = f", {row[name]:.2f} SD{word}"
+    told = f", {_sd(row[name])} SD{word}"
     if np.isfinite(row[f"{name}_low"]):
-        told += f" ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
+        told += f" ({_sd(row[f'{name}_low'])} to {_sd(row[f'{name}_high'])})"
     return told
+
+
+def _sd(value: float) -> str:
+    """Two digits that say something."""
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"
