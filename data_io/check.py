@@ -118,7 +118,13 @@ def _store(source: Path, show: Progress) -> Checked:
             annotated = dataset.fields[name].annotated[ref.frame]
             album.take(name, ref.frame, dataset.image(ref), dataset.labels(ref) if annotated else None)
     kind = f"data set in OME-Zarr {dataset.ome_zarr}, every byte as written"
-    return Checked(str(source), dataset.name, kind, dataset.synthetic, fields, known, album.shots)
+    checked = Checked(str(source), dataset.name, kind, dataset.synthetic, fields, known, album.shots)
+    try:
+        key_numbers(checked)
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        told = "its fingerprint is not as this version writes it"
+        raise BadInput(f"{source}: {told} ({fault!r}); convert the source again into a new store") from fault
+    return checked
 
 
 def _measured(dataset: Dataset, show: Progress) -> dict[str, Any]:

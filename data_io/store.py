@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_io import integrity, location, ngff
+from data_io import integrity, location, ngff, stored_facts
 from data_io.errors import BadInput
 from data_io.integrity import FORMAT, MANIFEST
 from data_io.location import located
@@ -142,6 +142,7 @@ class Dataset:
             manifest = integrity.load(path, sizes)
             metadata = integrity.glance(path, manifest, sizes)
         facts = _facts(path, metadata)
+        stored_facts.check(path, facts)
         _check_arrays(path, metadata, facts["fields"])
         return cls(path, facts, manifest)
 
@@ -407,7 +408,8 @@ def _values(labels: NDArray[Any]) -> list[int]:
 
 def _facts(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     root: dict[str, Any] = next((metadata[name] for name in ROOTS if name in metadata), {})
-    facts = root.get("attributes", root).get("dataset")
+    attributes = root.get("attributes", root) if isinstance(root, dict) else {}
+    facts = attributes.get("dataset") if isinstance(attributes, dict) else None
     if not isinstance(facts, dict):
         raise BadInput(f"{path}: no facts of a data set in it; convert the source again into a new store")
     return facts
@@ -421,13 +423,17 @@ def _check_arrays(path: Path, metadata: dict[str, Any], fields: Sequence[dict[st
         if name.endswith("/.zarray") or described.get("node_type") == "array":
             zarr_io.check_array(path / name, described)
     for field in fields:
-        wanted = [
-            f"{field['slug']}/{LEVEL}",
-            *([f"{field['slug']}/{TRUTH}/{LEVEL}"] if any(field["annotated"]) else []),
-        ]
-        for array in wanted:
-            if not {f"{array}/zarr.json", f"{array}/.zarray"} & metadata.keys():
+        shape = [field["n_frames"], *field["shape"]]
+        wanted = {f"{field['slug']}/{LEVEL}": [shape[0], len(field["channels"]), *shape[1:]]}
+        if any(field["annotated"]):
+            wanted[f"{field['slug']}/{TRUTH}/{LEVEL}"] = shape
+        for array, expected in wanted.items():
+            found = [metadata[name] for name in (f"{array}/zarr.json", f"{array}/.zarray") if name in metadata]
+            if not found:
                 raise BadInput(f"{path / array}: no such array in the manifest; convert the source again")
+            if found[0].get("shape") != expected:
+                told = f"{found[0].get('shape')}, not {expected} as the facts say"
+                raise BadInput(f"{path / array}: an array of {told}; convert the source again into a new store")
 
 
 def _field(stored: dict[str, Any]) -> Field:

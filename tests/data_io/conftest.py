@@ -13,6 +13,7 @@ import tifffile
 
 from data_io.files import building
 from data_io.location import located
+from data_io.normalise import rule
 from data_io.store import Dataset, Field, Splits, Writer
 
 YEAST = Path(__file__).resolve().parents[3] / "shared/data/yeast_phase_movie"
@@ -85,8 +86,10 @@ def write_store() -> Store:
                 writer.frame(image, t, np.stack([_grey(labels, t)] * len(field.channels)))
                 if field.annotated[t]:
                     writer.frame(truth, t, labels.astype(np.int32))
-            facts = {"name": "discs", "synthetic": False, "warnings": [], "recommended": {}}
-            writer.finish(fields=[field], splits=Splits((), (), (), "none"), normalisation={}, facts=facts)
+            advice = {"crop": 64, "batch": 8, "pad_to": 32, "split": "none"}
+            facts = {"name": "discs", "synthetic": False, "warnings": [], "recommended": advice}
+            scale = rule({field.dtype: [np.array([[900.0, 1000.0, 1800.0]] * len(field.channels))]})
+            writer.finish(fields=[field], splits=Splits((), (), (), "none"), normalisation=scale, facts=facts)
         return Dataset.open(place)
 
     return write

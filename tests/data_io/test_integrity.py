@@ -203,7 +203,45 @@ def test_a_field_that_leads_out_of_the_store_is_refused(write_store, tmp_path):
     file = store / "zarr.json"
     file.write_text(file.read_text().replace('"slug": "Field-1"', '"slug": "../other"'))
     reseal(store, lambda files: None)
+    with pytest.raises(BadInput, match=r"its facts are damaged \(fields\.0\.slug: "):
+        Dataset.open(store)
+    file.write_text(file.read_text().replace('"slug": "../other"', '"slug": "Field-2"'))
+    reseal(store, lambda files: None)
     with pytest.raises(BadInput, match="no such array in the manifest"):
+        Dataset.open(store)
+
+
+@pytest.mark.parametrize(
+    ("said", "forged", "told"),
+    [
+        ('"n_frames": 5', '"n_frames": 6', r"fields\.0: 5 entries of annotated for 6 frames"),
+        ('"shape": [\n', '"shape": [\n1,', r"fields\.0\.shape"),
+        ('"name": "discs"', '"name": 3', "name: "),
+        ('"crop": 64', '"crop": "64"', r"recommended\.crop: "),
+        ('"mode": "frame"', '"mode": "pickle"', r"normalisation\.mode: "),
+        ('"train": []', '"train": [["Field 1", 0], ["Field 1", 0]]', "a split with frames in two parts"),
+        ('"train": []', '"train": [["Field 1", 4]]', "a split with .* that are not annotated"),
+    ],
+)
+def test_forged_facts_are_refused(write_store, tmp_path, said, forged, told):
+    store = write_store(tmp_path / "d.zarr").path
+    file = store / "zarr.json"
+    text = file.read_text()
+    assert said in text
+    file.write_text(text.replace(said, forged, 1))
+    reseal(store, lambda files: None)
+    with pytest.raises(BadInput, match=rf"its facts are damaged \({told}.*; convert the source again") as refused:
+        Dataset.open(store)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_array_of_another_shape_than_the_facts_say_is_refused(write_store, tmp_path):
+    store = write_store(tmp_path / "d.zarr").path
+    file = store / "Field-1/labels/truth/s0/zarr.json"
+    described = json.loads(file.read_text())
+    file.write_text(json.dumps(described | {"shape": [5, 2**30, 2**30]}))
+    reseal(store, lambda files: None)
+    with pytest.raises(BadInput, match=r"truth/s0: an array of \[5, .*\], not \[5, 96, 128\] as the facts say"):
         Dataset.open(store)
 
 
