@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from analysis import figures
+from analysis.clusters import LEVELS, is_known
 from analysis.report import MISSING, Block, Cell, Gallery, Section, Table, interval, number, significant
 from analysis.results import FURTHER, LABEL, ONE_FIELD, Results, frames, model_name, ordered, unit
-from analysis.samples import TRAITS, TRUTH, Study
+from analysis.samples import TRAITS, TRUTH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import pandas as pd
 
     from analysis.figures import Look
 
@@ -50,7 +53,7 @@ def score_chapter(results: Results) -> Section:
         else f"Intervals missing: {'; '.join(sorted(reasons))}. "
     )
     note += f"{ONE_FIELD} " if results.one_field and not reasons else ""
-    note += "Bold: chosen on validation; highest value of a column."
+    note += f"Bold: {'chosen on validation; ' if results.winner else ''}highest value of a column."
     split = "Test frames" if results.record else "Compared frames"
     table = Table(
         f"{split}: every method against the annotation",
@@ -130,11 +133,11 @@ def _validation(results: Results) -> Table:
 def trait_chapter(results: Results, looks: Mapping[str, Look]) -> Section | None:
     """Draw the distribution of each trait per method, with the means of frames and of replicates."""
     study = results.study
-    names = [*([TRUTH] if study.has_truth else []), *ordered(results)]
-    cells = {name: study.of(name) for name in names}
+    cells = groups(results)
+    looks = looks if set(cells) <= set(looks) else figures.looks(list(cells))
     if not any(len(rows) > 1 for rows in cells.values()):
         return None
-    level = replicate(study)
+    level = replicate(results)
     pictures = [
         figures.superplot(cells, trait.replace("_", " "), TRAITS[trait], unit(trait), looks, level)
         for trait in study.traits
@@ -151,8 +154,20 @@ def trait_chapter(results: Results, looks: Mapping[str, Look]) -> Section | None
     )
 
 
-def replicate(study: Study) -> str:
-    """Name the highest level of which there are two or more: patient, well or field; nothing where there is one."""
-    cells = study.cells
-    levels = [level for level in ("patient", "well", "field") if level in cells and cells[level].notna().all()]
-    return next((level for level in levels if cells[level].nunique() > 1), "")
+def groups(results: Results) -> dict[str, pd.DataFrame]:
+    """Return the cells of the truth and of each method, apart by condition where conditions are compared."""
+    study = results.study
+    names = [*([TRUTH] if study.has_truth else []), *ordered(results)]
+    if not study.by or study.independent or study.by not in study.cells:
+        return {name: study.of(name) for name in names}
+    conditions = sorted(map(str, study.cells[study.by].dropna().unique()))
+    own = {name: study.of(name) for name in names}
+    return {f"{c}: {name}": rows[rows[study.by].astype(str) == c] for c in conditions for name, rows in own.items()}
+
+
+def replicate(results: Results) -> str:
+    """Name the level that conditions are compared on, else the highest of which there are two or more; or nothing."""
+    cells, table = results.study.cells, results.comparisons
+    compared = [level for level in LEVELS if (table["clustered_by"] == level).any()]
+    known = [level for level in LEVELS if is_known(cells, level) and cells[level].nunique() > 1]
+    return next(iter([*(compared if results.study.by else []), *known]), "")

@@ -24,6 +24,7 @@ from analysis import (
     worst_cells,
 )
 from analysis.report import Page
+from analysis.results import frames
 from analysis.samples import TRUTH
 from data_io.provenance import provenance
 
@@ -73,7 +74,8 @@ def page(results: Results) -> Page:
 
 def _subtitle(results: Results) -> str:
     study, data = results.study, results.summary.get("dataset", {})
-    told = f"{len(study.frames)} frames compared, {len(study.methods)} methods"
+    n, what = len(study.methods), "condition" if study.independent else "method"
+    told = f"{frames(len(study.frames))} compared, {n} {what}{'' if n == 1 else 's'}"
     if data:
         parts = ", ".join(f"{data[part]} {word}" for part, word in _PARTS.items() if data.get(part) is not None)
         told += f"; frames: {parts}; split by {data.get('split_unit', 'field')}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from analysis import scores
-from analysis.report import Section
+from analysis.report import Points, Section
+from analysis.statistics import FEWEST_CLUSTERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,25 +16,59 @@ if TYPE_CHECKING:
 
 def definition_chapter() -> Section:
     """State every rule the numbers rest on."""
-    paragraphs = (
-        f"Empty frames: {scores.EMPTY_RULE}",
-        "Dataset IoU is the sum of shared foreground pixels over the sum of pixels in either, over all frames; "
-        "per-image IoU is the mean over frames. An image is a full frame here; in trials.parquet and metrics.csv, and "
-        "so wherever trials are compared, validation scores are taken over validation crops and an image is a crop.",
-        "A cell counts as found when its IoU with a true cell is at least 0.5 (>=, as StarDist counts; Kirillov's PQ "
-        "asks > 0.5), one-to-one. F1 = 2 TP / (2 TP + FP + FN); PQ = sum of matched IoU / (TP + FP/2 + FN/2); AP is "
-        "the mean over IoU .50, .55, ... .95 of TP / (TP + FP + FN). All are pooled over frames.",
-        "Intervals are 95 %, t with (clusters - 1) degrees of freedom on cluster-robust standard errors: by field for "
-        "scores, by frame where there is only one field; by track x frame, two-way, for traits, df from the smaller "
-        "number. Below 5 clusters none is given.",
-        "TFE: matched cells away from the frame border; error = difference (circularity, solidity) or log ratio (area, "
-        "perimeter, radius, shape index) over the SD of the truth, cut at 3; a missed or invented cell counts 1; root "
-        "mean square. Neither errors nor SD count true cells that the frame border cuts.",
-        "Area is the pixel count, perimeter Crofton's with 4 directions, radius follows from area; circularity, "
-        "solidity and shape index come from one smoothed contour, so circularity never exceeds 1. TrackMate's numbers "
-        "are separate columns of the cells table.",
+    points = (
+        ("Empty frames.", scores.EMPTY_RULE),
+        (
+            "IoU.",
+            "Dataset IoU is the sum of shared foreground pixels over the sum of pixels in either, over all frames; "
+            "per-image IoU is the mean over frames. An image is a full frame here; in trials.parquet and metrics.csv, "
+            "and so wherever trials are compared, validation scores are taken over validation crops and an image is a "
+            "crop.",
+        ),
+        (
+            "Found.",
+            "A cell counts as found when its IoU with a true cell is at least 0.5 (>=, as StarDist counts; Kirillov's "
+            "PQ asks > 0.5), one-to-one. F1 = 2 TP / (2 TP + FP + FN); PQ = sum of matched IoU / (TP + FP/2 + FN/2); "
+            "AP is the mean over IoU .50, .55, ... .95 of TP / (TP + FP + FN). All are pooled over frames.",
+        ),
+        (
+            "Outlines.",
+            "Boundary F1 is the share of the foreground's outline that the other meets within 1 or 2 px; boundary IoU "
+            "that of the bands 2 px along the outlines; HD95 the 95th percentile of the distance between the outlines "
+            "of matched cells, mean over cells.",
+        ),
+        (
+            "Mistakes.",
+            "A cell lies in another when more than half of it does and it makes up a tenth of the other. Split: a true "
+            "cell with two or more predicted ones in it; merge: the other way round; missed and invented: neither "
+            "matched nor part of a split or merge.",
+        ),
+        (
+            "Intervals.",
+            "95 %, t with (clusters - 1) degrees of freedom on cluster-robust standard errors. Scores are clustered by "
+            "field, by frame where there is one field. Traits are clustered by the highest of patient, well and field "
+            f"with at least {FEWEST_CLUSTERS} members, else by track x frame, two-way, df from the smaller number. "
+            f"Below {FEWEST_CLUSTERS} clusters none is given.",
+        ),
+        (
+            "TFE, trait fidelity error.",
+            "Matched cells away from the frame border; error = difference (circularity, solidity) or log ratio (area, "
+            "perimeter, radius, shape index) over the SD of the truth, cut at 3; a missed or invented cell counts 1; "
+            "root mean square. Neither errors nor SD count true cells that the frame border cuts.",
+        ),
+        (
+            "Traits.",
+            "As measured here, area is the pixel count, perimeter Crofton's with 4 directions, radius follows from "
+            "area; circularity, solidity and shape index come from one smoothed contour, so circularity never exceeds "
+            "1. TrackMate's numbers are separate columns of the cells table.",
+        ),
+        (
+            "Touching.",
+            "Neighbours of a cell are the annotated cells that share a pixel edge with it. The change per neighbour "
+            "and the circularity slope are least-squares slopes with cluster-robust standard errors.",
+        ),
     )
-    return Section("definitions", "Definitions", paragraphs, part="Fine print")
+    return Section("definitions", "Definitions", (), (Points(points),), "Fine print")
 
 
 MADE = (

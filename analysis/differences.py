@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from analysis.comparisons import LEVEL, POOLED, SAME_CELLS
-from analysis.report import MISSING, Block, Cell, Section, Table, number, p_value, significant, with_ci
+from analysis.comparisons import LEVEL, PAIRED_REPLICATES, PERMUTED, POOLED, REPLICATES, SAME_CELLS
+from analysis.report import MISSING, Block, Cell, Section, Table, many, number, p_value, significant, with_ci
 from analysis.results import ONE_FIELD
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ def difference_chapter(results: Results) -> Section | None:
     if table.empty:
         return None
     paired, pooled = table[table["test"] == SAME_CELLS], table[table["test"] == POOLED]
-    others = table[~table["test"].isin([SAME_CELLS, POOLED])]
+    others = table[table["test"].isin(T_TESTS)]
     blocks: list[Block] = []
     if len(paired):
         blocks.append(_same_cells(results, paired, pooled))
     if len(others):
-        blocks.append(_conditions(others))
+        blocks.append(_conditions(others, table[table["test"] == PERMUTED]))
     lead = (
         "The methods see the same cells, again and again, in shared frames. So each cell is compared with itself, and "
         "errors may repeat within a track and within a frame.",
@@ -40,14 +40,19 @@ def difference_chapter(results: Results) -> Section | None:
     return Section("comparisons", title, paragraphs, tuple(blocks), "What you measure", "Comparisons")
 
 
+T_TESTS = (REPLICATES, PAIRED_REPLICATES)
+"""Tests of conditions; a permutation test stands beside each."""
+
+
 def _counted(table: pd.DataFrame) -> str:
+    table = table[table["test"].isin([SAME_CELLS, *T_TESTS])]
     tested = table["p_holm"].notna()
     if not tested.any():
         return "No comparison could be tested here; cannot rank."
     clear = int((table.loc[tested, "p_holm"] < LEVEL).sum())
     return (
-        f"Of {int(tested.sum())} comparisons of independent traits that could be tested, {clear} show a difference "
-        f"after Holm's correction at {LEVEL:g}."
+        f"Of {many(int(tested.sum()), 'comparison')} of independent traits that could be tested, {clear} "
+        f"{'shows' if clear == 1 else 'show'} a difference after Holm's correction at {LEVEL:g}."
     )
 
 
@@ -88,18 +93,17 @@ def _tested(row: dict[str, Any]) -> list[Cell | str]:
     ]
 
 
-def _conditions(others: pd.DataFrame) -> Table:
-    rows: list[list[Cell | str]] = [
-        [
-            row["trait"].replace("_", " "),
-            f"{row['a']} - {row['b']}",
-            str(row["test"]),
-            *_tested(row),
-            row["verdict"],
-        ]
-        for row in others.to_dict("records")
-    ]
-    columns = ("trait", "pair", "test", *TESTED, "in words")
+def _conditions(others: pd.DataFrame, permuted: pd.DataFrame) -> Table:
+    usual = {(row["trait"], row["a"], row["b"]): row for row in permuted.to_dict("records")}
+    rows: list[list[Cell | str]] = []
+    for row in others.to_dict("records"):
+        other = usual.get((row["trait"], row["a"], row["b"]), {})
+        names = row["trait"].replace("_", " "), f"{row['a']} - {row['b']}", str(row["test"])
+        rows.append([*names, *_tested(row), p_value(other.get("p")), row["verdict"]])
+    columns = ("trait", "pair", "test", *TESTED, "p, permuted", "in words")
     levels = ", ".join(sorted(set(others["clustered_by"].astype(str)))) or MISSING
-    note = f"The unit tested is the replicate ({levels}), not the cell; clusters are the replicates of each side."
+    note = (
+        f"The unit tested is the replicate ({levels}), not the cell; clusters are the replicates of each side. A "
+        "permutation test of the same means stands beside the t test: with few replicates it cannot be small."
+    )
     return Table("Independent conditions", columns, rows, ("trait", "pair", "test", "in words"), note, len(rows) > 24)

@@ -154,7 +154,7 @@ def learning(curves: Sequence[Curve], target: str, column: str, label: str, look
         lines = {c.trial: _thinned(c.table, column).set_index("epoch")[column] for c in own}
         data = pd.DataFrame(lines).rename_axis("epoch").reset_index()
         ends = pd.Series([line.iloc[-1] for line in lines.values()])
-        alt = f"{label} by epoch for {_many(len(own), 'trial')} of {target}; at their last epochs {_range(ends)}."
+        alt = f"{label} by epoch for {len(own)} trial{'' if len(own) == 1 else 's'} of {target}; at their last epochs {_range(ends)}."
         return svg(figure, alt, name=f"{column}_{target}", data=data)
 
 
@@ -301,14 +301,21 @@ def _means(cells: pd.DataFrame, column: str, replicate: str) -> pd.DataFrame:
 def _replicates(axis: Axes, means: Sequence[pd.DataFrame], drawn: Sequence[Look]) -> None:
     """Draw the mean of each replicate large, and join those of the same replicate by a line."""
     of = [own[own["what"] == "replicate"].set_index("of")["mean"] for own in means]
-    names = list(dict.fromkeys(name for own in of for name in own.index))
-    shifts = np.linspace(-0.2, 0.2, len(names)) if len(names) > 1 else np.zeros(len(names))
-    for name, shift in zip(names, shifts, strict=True):
-        at = [(k, own[name]) for k, own in enumerate(of) if name in own.index]
-        axis.plot([k + shift for k, _ in at], [y for _, y in at], "-", color=SOFT, linewidth=0.7, zorder=2.5)
-        for k, y in at:
-            look = drawn[k]
-            axis.plot([k + shift], [y], look.marker, color=look.colour, markersize=8, mec=INK, mew=0.9, zorder=3)
+    everyone = list(dict.fromkeys(name for own in of for name in own.index))
+    apart = sum(map(len, of)) == len(everyone)
+    places = [_spread(list(own.index) if apart else everyone) for own in of]
+    for name in everyone:
+        at = [(k + places[k][name], own[name], drawn[k]) for k, own in enumerate(of) if name in own.index]
+        axis.plot([x for x, _, _ in at], [y for _, y, _ in at], "-", color=SOFT, linewidth=0.7, zorder=2.5)
+        for x, y, look in at:
+            axis.plot([x], [y], look.marker, color=look.colour, markersize=7, mec=INK, mew=0.9, zorder=3)
+
+
+def _spread(names: Sequence[str]) -> dict[str, float]:
+    """Return a place beside the middle for each name."""
+    if len(names) < 2:
+        return dict.fromkeys(names, 0.0)
+    return dict(zip(names, np.linspace(-0.22, 0.22, len(names)).tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -496,7 +503,3 @@ def uri(kind: str, data: bytes) -> str:
 def _range(values: pd.Series[float]) -> str:
     known = values.dropna()
     return f"{known.min():.3g} to {known.max():.3g}" if len(known) else "none"
-
-
-def _many(n: int, noun: str) -> str:
-    return f"1 {noun}" if n == 1 else f"{n} {noun}s"

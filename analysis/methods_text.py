@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.comparisons import LEVEL, POOLED, SAME_CELLS
+from analysis.comparisons import LEVEL, PAIRED_REPLICATES, POOLED, REPLICATES, SAME_CELLS
 from analysis.references import Citations
-from analysis.report import Passage, Section, interval, number
+from analysis.report import Passage, Section, interval, many, number
 from analysis.results import LABEL, ONE_FIELD, Results, cells_found, frames, objective_key, or_nan, ordered
 from analysis.samples import CLASSICAL, TRUTH
 from analysis.statistics import EQUIVALENCE_MARGIN, FEWEST_CLUSTERS
@@ -71,6 +71,8 @@ def _data(results: Results) -> str:
         if synthetic:
             text += " The images were generated with known outlines; they are not micrographs."
         return text
+    if study.independent:
+        return f"Cells of the conditions {_listed(study.methods)} were compared: {frames(len(study.frames))}."
     known = f" with {len(study.of(TRUTH)):,} annotated cells" if study.has_truth else ""
     names = _listed(study.methods)
     return f"Segmentations by {names} of the same {frames(len(study.frames))}{known} were compared."
@@ -89,7 +91,7 @@ def _networks(results: Results, cite: Citations) -> str:
     encoders = [str(e) for e in dict.fromkeys(trials["encoder"].dropna()) if e]
     losses = [LOSSES.get(str(name), (str(name),)) for name in dict.fromkeys(trials["loss"])]
     library = f"as implemented in Segmentation Models PyTorch{cite('smp')}"
-    text = f"{len(trials)} networks were planned: {architectures}, {library}"
+    text = f"{many(len(trials), 'network')} {'was' if len(trials) == 1 else 'were'} planned: {architectures}, {library}"
     text += f" with the encoders {_listed(encoders)}{cite('timm')}" if encoders else ""
     text += f", trained with {_listed(f'{name}{cite(*keys)}' for name, *keys in losses)} loss"
     if "crop" in trials and trials["crop"].notna().any():
@@ -199,7 +201,7 @@ def _traits(results: Results, cite: Citations) -> str:
 
 def _tests(results: Results, cite: Citations) -> str:
     table = results.comparisons
-    same, other = table[table["test"] == SAME_CELLS], table[~table["test"].isin([SAME_CELLS, POOLED])]
+    same, other = table[table["test"] == SAME_CELLS], table[table["test"].isin(T_TESTS)]
     parts = []
     if len(same):
         named = _listed(sorted(set(same["clustered_by"])))
@@ -210,7 +212,10 @@ def _tests(results: Results, cite: Citations) -> str:
         parts.append(_found(same))
     if len(other):
         levels = _listed(sorted(set(other["clustered_by"].astype(str))))
-        parts.append(f"Conditions were compared on means of replicates ({levels}; Welch's t{cite('welch')}).")
+        kinds = [name for test, name in T_TESTS.items() if (other["test"] == test).any()]
+        tests = f"{_listed(kinds)}{cite('welch') if (other['test'] == REPLICATES).any() else ''}"
+        adjusted = f"adjusted by Holm's method{cite('holm')} over independent traits and pairs"
+        parts.append(f"Conditions were compared on means of replicates ({levels}) by {tests}, {adjusted}.")
         parts.append(_found(other))
     if (table["test"] == POOLED).any():
         parts.append(
@@ -225,15 +230,18 @@ def _tests(results: Results, cite: Citations) -> str:
     return " ".join(part for part in parts if part)
 
 
+T_TESTS = {REPLICATES: "Welch's t test", PAIRED_REPLICATES: "the paired t test"}
+"""Tests of conditions, in words."""
+
+
 def _found(rows: Any) -> str:
     tested = rows.dropna(subset="p_holm")
     if tested.empty:
         return f"None could be tested (at least {FEWEST_CLUSTERS} clusters are needed): differences are descriptive."
     clear = tested[tested["p_holm"] < LEVEL]
     return (
-        f"{len(tested)} comparisons were tested at {LEVEL:g}; {len(clear)} showed a difference"
-        + (f" ({'; '.join(clear['verdict'])})" if 0 < len(clear) <= MOST_TOLD else "")
-        + "."
+        f"{many(len(tested), 'comparison')} {'was' if len(tested) == 1 else 'were'} tested at {LEVEL:g}; {len(clear)} "
+        "showed a difference" + (f" ({'; '.join(clear['verdict'])})" if 0 < len(clear) <= MOST_TOLD else "") + "."
     )
 
 

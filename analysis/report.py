@@ -191,6 +191,15 @@ def p_value(value: object) -> str:
     return MISSING if not math.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def many(n: int, noun: str) -> str:
+    """Write a number of things.
+
+    >>> many(1, "trial"), many(1200, "cell")
+    ('1 trial', '1,200 cells')
+    """
+    return f"1 {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def _float(value: object) -> float:
     return float(value) if isinstance(value, SupportsFloat) else math.nan
 

@@ -17,9 +17,11 @@ import pandas as pd
 import pytest
 
 from analysis.answer import answer
+from analysis.chapters import groups, replicate
 from analysis.compare import analyse, compare_run
 from analysis.contents import page
 from analysis.definitions import provenance
+from analysis.differences import difference_chapter
 from analysis.examples import example_chapter, overlay_chapter
 from analysis.figures import looks, superplot
 from analysis.limits import limit_chapter
@@ -308,6 +310,27 @@ def test_the_methods_text_claims_nothing_that_was_not_tested() -> None:
     assert "No intervals are given" in text
     assert "networks" not in text
     assert "stopped early" not in text
+
+
+def test_conditions_stand_apart_in_the_superplots_and_are_counted_once(rng: np.random.Generator) -> None:
+    cells = pd.DataFrame({"patient": np.repeat([f"p{k}" for k in range(12)], 20)})
+    cells["condition"] = np.where(cells["patient"].str[1:].astype(int) < 6, "control", "treated")
+    cells["area_px2"] = 400 + 50 * (cells["condition"] == "treated") + rng.normal(0, 10, len(cells))
+    cells = cells.assign(field=cells["patient"], frame=0, label=range(1, 241), method="star", radius_px=11.0)
+    keys = tuple((f"p{k}", 0) for k in range(12))
+    found = analyse(Study(tidy(cells), ("star",), has_truth=False, frames=keys, by="condition"), by="condition")
+    assert {name: len(own) for name, own in groups(found).items()} == {"control: star": 120, "treated: star": 120}
+    assert replicate(found) == "patient"
+    section = difference_chapter(found)
+    assert section is not None
+    assert section.title == "Do the conditions differ?"
+    assert "Of 1 comparison of independent traits that could be tested, 1 shows" in section.paragraphs[0]
+    table = section.blocks[0]
+    assert isinstance(table, Table)
+    assert table.rows[0][:2] == ["area", "star: control - star: treated"]
+    told = " ".join(passage(methods_chapter(found)).paragraphs)
+    assert "means of replicates (patient) by Welch's t test" in told
+    assert "1 comparison was tested at 0.05; 1 showed a difference" in told
 
 
 def test_limits_are_those_of_the_data(results: Results) -> None:
