@@ -154,7 +154,8 @@ def learning(curves: Sequence[Curve], target: str, column: str, label: str, look
         lines = {c.trial: _thinned(c.table, column).set_index("epoch")[column] for c in own}
         data = pd.DataFrame(lines).rename_axis("epoch").reset_index()
         ends = pd.Series([line.iloc[-1] for line in lines.values()])
-        alt = f"{label} by epoch for {len(own)} trial{'' if len(own) == 1 else 's'} of {target}; at their last epochs {_range(ends)}."
+        told = f"{len(own)} trial{'' if len(own) == 1 else 's'} of {target}; at their last epochs {_range(ends)}"
+        alt = f"{label} by epoch for {told}."
         return svg(figure, alt, name=f"{column}_{target}", data=data)
 
 
