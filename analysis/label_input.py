@@ -1,6 +1,7 @@
 """Label images of any program as frames that belong together: files, stacks, folders of them, folders of fields.
 
-A folder of single images is one field whose frames are its files in natural order; a folder of stacks, or of folders,
+The pages of a stack that a run of this project wrote are the fields and frames that `frames.csv` beside it tells; a
+folder of single images is one field whose frames are its files in natural order; a folder of stacks, or of folders,
 holds a field per stack or folder. Frames of two sources are paired by the names of their files without the words that
 say mask (`t1_cp_masks.png` and `t1.tif`), else by the number the names end in (`man_seg003.tif`, `mask003.tif`), else
 by their order where there are equally many.
@@ -13,12 +14,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from data_io import masks
 from data_io.errors import BadInput
 from data_io.images import TIFF
 from data_io.paged import opened
 from data_io.readers.folder import bare, natural
+from data_io.readers.ome_zarr import is_ome_zarr
 from postprocess.label_files import KINDS, checked, label_sources
 
 if TYPE_CHECKING:
@@ -86,6 +89,7 @@ def read_labels(path: Path) -> LabelImages:
         for name, number, file, page in _numbered(field, files):
             frames[name, number] = page
             names[name, number] = called[file] if place.is_dir() and len(files) > 1 else ""
+    frames, names = _as_told(path, frames, names)
     frames, binary = _components(frames)
     if binary:
         notes.append(f"{path}: binary masks; their separate pieces were taken for cells")
@@ -100,10 +104,12 @@ def paired(reference: LabelImages, other: LabelImages) -> LabelImages:
     BadInput
         When nothing says which frames belong together, or sizes differ.
     """
-    fields = _paired_fields(reference, other)
     keys: dict[Key, Key] = {}
-    for ours, theirs in fields.items():
-        keys |= _paired_frames(reference, other, ours, theirs)
+    if _is_one_stack(reference, other):
+        keys = dict(zip(other.frames, reference.frames, strict=True))
+    else:
+        for ours, theirs in _paired_fields(reference, other).items():
+            keys |= _paired_frames(reference, other, ours, theirs)
     frames = {to: other.frames[key] for key, to in keys.items()}
     for key, frame in frames.items():
         if frame.shape != reference.frames[key].shape:
@@ -115,6 +121,12 @@ def paired(reference: LabelImages, other: LabelImages) -> LabelImages:
     told = f"{other.path}: {extra} of {len(other.frames)} frames are not in {reference.path} and were left out"
     notes = (*other.notes, *([told] if extra else []))
     return replace(other, frames=frames, names={to: other.names[key] for key, to in keys.items()}, notes=notes)
+
+
+def _is_one_stack(one: LabelImages, two: LabelImages) -> bool:
+    """Tell whether one names the fields of its pages and the other holds as many pages without a name."""
+    unnamed = any(images.fields == [FIELD] and not any(images.names.values()) for images in (one, two))
+    return unnamed and len(one.fields) != len(two.fields) and len(one.frames) == len(two.frames)
 
 
 def _paired_fields(reference: LabelImages, other: LabelImages) -> dict[str, str]:
@@ -154,7 +166,7 @@ def _number(name: str) -> str:
 
 def _fields(path: Path) -> Iterator[tuple[str, Path]]:
     """Fields of a path and where their label images lie."""
-    if not path.is_dir() or path.suffix == ".zarr" or any(p.suffix.lower() in KINDS for p in path.iterdir()):
+    if not path.is_dir() or is_ome_zarr(path) or any(p.suffix.lower() in KINDS for p in path.iterdir()):
         yield FIELD, path
         return
     inside = sorted((p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural)
@@ -164,6 +176,22 @@ def _fields(path: Path) -> Iterator[tuple[str, Path]]:
     if not held:
         raise BadInput(f"{path}: no label images (TIFF, PNG, .npy); give a stack, a folder of them or a cells table")
     yield from held
+
+
+def _as_told(path: Path, frames: dict[Key, Labels], names: dict[Key, str]) -> tuple[dict[Key, Labels], dict[Key, str]]:
+    """Give the pages of a run's stack the keys and the size that its frames.csv tells, where there is one."""
+    table = path.parent / "frames.csv"
+    if not path.is_file() or not table.is_file():
+        return frames, names
+    told = pd.read_csv(table)
+    if len(told) != len(frames) or not {"page", "field", "frame", "height_px", "width_px"} <= set(told.columns):
+        return frames, names
+    pages = list(frames.values())
+    found = {
+        (str(row["field"]), int(row["frame"])): pages[int(row["page"])][: int(row["height_px"]), : int(row["width_px"])]
+        for row in told.to_dict("records")
+    }
+    return found, dict.fromkeys(found, "")
 
 
 def _called(files: Sequence[Path]) -> dict[Path, str]:
@@ -191,7 +219,7 @@ def _pages(place: Path) -> tuple[list[tuple[Path, list[Labels]]], list[str]]:
     """Read the label images of one field, file by file."""
     if place.is_file() and _is_float(place):
         return [(place, [_small(frame) for frame in masks.read(place)])], []
-    if place.is_dir() and place.suffix != ".zarr":
+    if place.is_dir() and not is_ome_zarr(place):
         files = sorted((p for p in place.iterdir() if p.suffix.lower() in TIFF), key=natural)
         if files and _is_float(files[0]):
             return [(file, [_small(frame) for frame in masks.read(file)]) for file in files], []

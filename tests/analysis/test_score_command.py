@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 
@@ -246,3 +247,23 @@ def test_the_command_ends_with_two_and_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: ")
+
+
+def test_stacks_of_a_run_keep_their_fields_and_sizes(run_folder: Path, tmp_path: Path) -> None:
+    labels = run_folder / "labels"
+    got = score_paths(labels / "three_class.tif", labels / "truth.tif")
+    told = pd.read_csv(labels / "frames.csv")
+    assert got["clustered_by"] == "field" if told["field"].nunique() > 1 else "frame"
+    plain = tmp_path / "pages.tif"
+    plain.write_bytes((labels / "three_class.tif").read_bytes())  # without frames.csv beside it
+    assert score_paths(plain, labels / "truth.tif")["pq_50"] == got["pq_50"]
+    assert set(read_labels(labels / "truth.tif").frames) == set(zip(told["field"], told["frame"], strict=True))
+
+
+def test_ome_zarr_labels_are_label_images(run_folder: Path) -> None:
+    stored = sorted((run_folder / "labels.zarr").glob("*/labels/three_class"))
+    truth = sorted((run_folder / "labels.zarr").glob("*/labels/truth"))
+    both = [(a, b) for a in stored for b in truth if a.parent == b.parent]
+    assert both
+    got = score_paths(*both[-1])
+    assert 0 < got["pq_50"] <= 1
