@@ -134,8 +134,7 @@ def check(path: Path, facts: dict[str, Any]) -> None:
         StoredFacts.model_validate_json(json.dumps(facts))
     except ValidationError as fault:
         first = fault.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BadInput(
-            f"{path}: its facts are damaged ({f'{place}: ' if place else ''}{one_line(first['msg']).removeprefix('Value error, ')}); "
-            "convert the source again into a new store"
-        ) from fault
+        place = "".join(f"{step}." for step in first["loc"]).removesuffix(".")
+        what = one_line(first["msg"]).removeprefix("Value error, ")
+        told = f"{place}: {what}" if place else what
+        raise BadInput(f"{path}: its facts are damaged ({told}); convert the source again into a new store") from fault

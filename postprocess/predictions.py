@@ -17,6 +17,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_io.damage import one_line
 from data_io.errors import BadInput
 from data_io.files import slug
 from data_io.store import Field, FrameRef
@@ -30,8 +31,42 @@ if TYPE_CHECKING:
 
 DESCRIPTION = ("target", "grid", "channels", "rays", "fields")
 """What the arrays of a method were made for; a change empties the method."""
+_AGAIN = "delete predictions.zarr and run `python -m search.predict` again"
 MADE_BY = {"model_sha256": None, "tta": False}
 """Facts of how its frames were made, each with what an absent one means; another value empties the method too."""
+
+
+def is_safe(method: str) -> bool:
+    """Tell whether the name of a method may name a folder."""
+    return slug(method) == method and method not in ("OME", "labels")
+
+
+def _is_field(stored: Any) -> bool:
+    """Tell whether this is what is kept of a field: name, safe folder, frames, height and width."""
+    if not isinstance(stored, list) or len(stored) != 5:
+        return False
+    name, folder, *sizes = stored
+    names = isinstance(name, str) and isinstance(folder, str) and slug(folder) == folder
+    return names and all(isinstance(size, int) and size > 0 for size in sizes)
+
+
+def _attribute(folder: Path, name: str, kind: type) -> Any:
+    """Return an attribute of a Zarr group.
+
+    Raises
+    ------
+    BadInput
+        There is no group, or none that has it.
+    """
+    import zarr
+
+    try:
+        value = zarr.open_group(folder, mode="r").attrs[name]
+    except (OSError, ValueError, TypeError, KeyError) as fault:
+        raise BadInput(f"{folder}: damaged ({one_line(repr(fault))}); {_AGAIN}") from fault
+    if not isinstance(value, kind):
+        raise BadInput(f"{folder}: damaged ({name} is no {kind.__name__}); {_AGAIN}")
+    return value
 
 
 class PredictionStore:
@@ -88,7 +123,7 @@ class PredictionStore:
         """
         import zarr
 
-        if slug(method) != method or method in ("OME", "labels"):
+        if not is_safe(method):
             raise BadInput(f"method {method!r}: not a safe file name; use {slug(method)!r}")
         fields = list(fields)
         described = {
@@ -125,17 +160,22 @@ class PredictionStore:
 
     def methods(self) -> list[str]:
         """Return the names of the methods in order of adding."""
-        import zarr
-
-        return list(zarr.open_group(self.path, mode="r").attrs["methods"])  # type: ignore[arg-type]
+        names: list[str] = _attribute(self.path, "methods", list)
+        for name in names:
+            if not isinstance(name, str) or not is_safe(name):
+                raise BadInput(f"{self.path}: a method called {name!r}, which is no file name; {_AGAIN}")
+        return names
 
     def attrs(self, method: str) -> dict[str, Any]:
         """Return the facts of a method."""
-        import zarr
-
         if method not in self.methods():
             raise BadInput(f"{self.path}: no method {method!r}; it holds {', '.join(self.methods()) or 'none'}")
-        return dict(zarr.open_group(self.path / method, mode="r").attrs["method"])  # type: ignore[arg-type]
+        facts: dict[str, Any] = _attribute(self.path / method, "method", dict)
+        if missing := [name for name in DESCRIPTION if name not in facts]:
+            raise BadInput(f"{self.path / method}: lacks {', '.join(missing)}; {_AGAIN}")
+        if not all(_is_field(one) for one in facts["fields"]):
+            raise BadInput(f"{self.path / method}: its fields are damaged; {_AGAIN}")
+        return facts
 
     def set_attrs(self, method: str, **facts: Any) -> None:
         """Change facts of a method, the others stay."""

@@ -451,6 +451,38 @@ def test_S9_a_link_out_of_a_store_of_another_program_is_refused(
     assert "a link out of the store; copy the file itself" in capsys.readouterr().err
 
 
+PREDICTED = {
+    "a method out of the store": ("zarr.json", {"methods": ["../../evil"]}),
+    "a method that is no name": ("zarr.json", {"methods": [3]}),
+    "no methods": ("zarr.json", {}),
+    "a field out of the store": (
+        "star/zarr.json",
+        {"method": {"target": "star", "grid": 2, "channels": 1, "rays": 32, "fields": [["f", "../../x", 1, 8, 8]]}},
+    ),
+    "a method without facts": ("star/zarr.json", {"method": {"target": "star"}}),
+}
+
+
+@pytest.mark.parametrize("what", PREDICTED)
+def test_S9_predictions_that_lead_out_of_their_store_are_refused(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from postprocess.run import main
+
+    run = tmp_path / "run"
+    corpus.write_store(corpus.write_movie(tmp_path / "movie"), run / "dataset.zarr")
+    (run / "run.json").write_text(json.dumps({"dataset": "dataset.zarr"}))
+    zarr.create_group(run / "predictions.zarr", attributes={"methods": ["star"]})
+    zarr.create_group(run / "predictions.zarr/star", attributes={"method": {}})
+    file, attributes = PREDICTED[what]
+    described = json.loads((run / "predictions.zarr" / file).read_text())
+    (run / "predictions.zarr" / file).write_text(json.dumps(described | {"attributes": attributes}))
+    assert refused(main, run) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "delete predictions.zarr and run `python -m search.predict` again" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["movie", "run"]
+
+
 # --- S10: bombs -----------------------------------------------------------------------------------------------------
 
 BOMB = "<!DOCTYPE x [<!ENTITY a0 'ha'>" + "".join(f"<!ENTITY a{n} '{f'&a{n - 1};' * 10}'>" for n in range(1, 12)) + "]>"
