@@ -210,6 +210,7 @@ def train(
 
     console.announce_cost(config, dataset, plan)
     banks = prepare.decode_frames(config, dataset, run_dir, place=kept.dataset_of(dataset))
+    kept.put_needed(dataset)  # with the memory that the frames were given
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:

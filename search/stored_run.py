@@ -41,7 +41,7 @@ LEDGERS = "ledger"
 DATASET = "dataset.zarr"
 RECORD = ".stored.json"
 """In the working folder: what its files are in the store."""
-NEEDED = ("config.yaml", "run.json", "memory.json", "accepted.json", "encoders", DATASET, "best", "confirm.json")
+NEEDED = ("config.yaml", "run.json", "memory.json", "encoders", DATASET, "best", "confirm.json")
 """What a run needs to go on, beside its ledger and trials; all else follows from it and is stored at the end."""
 NOT_STORED = {"cache", "synthetic", "lock", LEDGER, RECORD, TRIALS}
 PAUSE = 1.0
@@ -174,8 +174,9 @@ class StoredRun(Unstored):
 
     def bring_settings(self) -> Path:
         """Have the settings of the run here, and what tells why there are none; return the folder."""
-        if not (self.folder / "config.yaml").exists() and self.store.objects("config.yaml"):
-            self.store.get("config.yaml", self.folder / "config.yaml")
+        if (settings := self.store.read("config.yaml")) is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files.write_bytes(self.folder / "config.yaml", settings)
         return self.folder
 
     def dataset_of(self, dataset: Dataset) -> str:

@@ -123,6 +123,36 @@ def test_a_killed_run_goes_on_from_s3_on_another_machine_and_equals_an_undisturb
 
 
 @pytest.mark.slow
+def test_a_run_that_was_only_begun_goes_on_elsewhere_and_refuses_other_settings(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from data_io.errors import BadInput
+    from search import run
+    from search.signals import Ended
+
+    seen: list[tuple[Path, str, int]] = []
+
+    def ended_by_a_signal(*given: Any) -> None:
+        _, _, dataset, run_dir, ledger, *_ = given
+        ledger.append("sitting", "")
+        seen.append((run_dir, dataset.content_hash, len([e for e in ledger.events if e["event"] == "sitting"])))
+        raise Ended(signal.SIGTERM)
+
+    monkeypatch.setattr(run, "train", ended_by_a_signal)
+    for machine, arguments in (("a", ["--out", "s3://runs/begun", *SMALL]), ("b", ["--resume", "s3://runs/begun"])):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+        assert run.main(arguments) == 75
+    (here, data, first), (there, same_data, second) = seen
+    assert tmp_path / "a" in here.parents
+    assert tmp_path / "b" in there.parents
+    assert data == same_data
+    assert (first, second) == (1, 2)
+    with pytest.raises(BadInput, match=r"train\.max_epochs: 4 -> 5"):
+        run.main(["--out", "s3://runs/begun", *SMALL, "train.max_epochs=5"])
+    assert json.loads(Storage.at("s3://runs/begun").read("head.json") or b"")["holder"] is None
+
+
+@pytest.mark.slow
 def test_faults_of_a_place_are_one_line_before_anything_is_trained(s3: S3, tmp_path: Path) -> None:
     said = ended(start(tmp_path / "a", "--out", "s3://nobucket/run", *SMALL), tmp_path / "a", 2)
     assert said.splitlines() == [
