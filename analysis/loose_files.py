@@ -16,6 +16,7 @@ from analysis.cells_input import is_table, read_cells
 from analysis.label_input import FIELD, LabelImages, paired, read_labels
 from analysis.samples import MOST_MISSING, TRAITS, TRUTH, Study, only, tidy
 from data_io.errors import BadInput
+from data_io.progress import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Set
@@ -121,7 +122,8 @@ def _measure(images: LabelImages) -> pd.DataFrame:
     from postprocess.track import Linker
 
     parts, linkers = [], {name: Linker() for name in images.fields}
-    for (name, number), labels in images.frames.items():
+    for done, ((name, number), labels) in enumerate(images.frames.items(), start=1):
+        show(f"measuring {images.path.name}", done, len(images.frames), "frames")
         cells = measure(labels, None, None)
         tracks = linkers[name].step(number, labels)
         parts.append(cells.assign(field=name, frame=number, track=[float(tracks[i]) for i in cells["label"]]))

@@ -13,6 +13,7 @@ import pandas as pd
 from analysis.matching import match
 from analysis.scores import Counts, full_counts
 from data_io.errors import BadInput
+from data_io.progress import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -117,10 +118,11 @@ def pair(study: Study, first: str, second: str) -> pd.DataFrame:
 
 def counts(study: Study, method: str, frames: Sequence[Key] | None = None) -> list[Counts]:
     """Count each frame of a method against the truth; needs label images of both."""
-    return [
-        full_counts(study.labels[TRUTH](*key), study.labels[method](*key))
-        for key in (study.frames if frames is None else frames)
-    ]
+    found, wanted = [], study.frames if frames is None else frames
+    for done, key in enumerate(wanted, start=1):
+        found.append(full_counts(study.labels[TRUTH](*key), study.labels[method](*key)))
+        show(f"scoring {method}", done, len(wanted), "frames")
+    return found
 
 
 def _pair_by_overlap(study: Study, first: str, second: str) -> pd.DataFrame:

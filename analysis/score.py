@@ -23,6 +23,7 @@ from analysis import scores
 from analysis.label_input import paired, read_labels
 from data_io.command_line import Parser
 from data_io.errors import DONE, BadInput, entry_point, printable
+from data_io.progress import show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +86,10 @@ def score_paths(pred: Path, truth: Path, strict: bool = False) -> dict[str, Any]
             f"{true.names[lost[0]] or lost[0][1]}; add them, as empty images where nothing was found"
         )
     keys = list(true.frames)
-    counts = [scores.full_counts(true.frames[key], found.frames[key], strict) for key in keys]
+    counts = []
+    for done, key in enumerate(keys, start=1):
+        counts.append(scores.full_counts(true.frames[key], found.frames[key], strict))
+        show("scoring", done, len(keys), "frames")
     result = scores.score(counts, scores.clusters_of(keys))
     several = len({field for field, _ in keys}) > 1
     ordered = {
