@@ -8,6 +8,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from data_io import files
+from data_io.errors import BadInput
 from search import checkpoints
 
 if TYPE_CHECKING:
@@ -34,12 +35,20 @@ def best_row(rows: list[Row]) -> Row:
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """Rows of a metrics.csv, none where it is missing."""
+    """Rows of a metrics.csv, none where it is missing; BadInput where it is damaged."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        rows = [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-        return [dict.fromkeys(COLUMNS, math.nan) | row for row in rows]  # what older runs did not record is NaN
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            read = [_numbers(row) for row in csv.DictReader(file)]
+    except (ValueError, TypeError, KeyError, csv.Error) as fault:
+        raise BadInput(f"{path}: damaged ({fault}); restore it from a copy") from fault
+    return [dict.fromkeys(COLUMNS, math.nan) | row for row in read]  # what older runs did not record is NaN
+
+
+def _numbers(row: dict[str, str]) -> Row:
+    epoch = int(row.pop("epoch"))
+    return {"epoch": epoch} | {name: float(value) for name, value in row.items()}
 
 
 def rows_until(epoch: int, checkpoint: Path, folder: Path) -> list[Row]:

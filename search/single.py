@@ -126,6 +126,8 @@ def _recorded_trial(file: Path) -> TrialConfig:
     try:
         tree, _ = strict_yaml.read(file.read_text(encoding="utf-8"), str(file))
         return TrialConfig.model_validate(tree)
+    except UnicodeDecodeError as fault:
+        raise BadInput(f"{file}: not UTF-8 text; restore the file as the search wrote it") from fault
     except ValidationError as fault:
         first = fault.errors()[0]
         place = ".".join(map(str, first["loc"]))

@@ -160,6 +160,23 @@ def test_a_folder_that_is_no_trial_cannot_be_replayed(tmp_path: Path) -> None:
         replay(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "damage", [b"\xff\xfe\x00", b"epoch,train_loss\n1,0.5\n2", b"train_loss\n0.5\n", b"epoch\n1,2\n"]
+)
+def test_a_damaged_table_of_metrics_is_one_line(damage: bytes, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(damage)
+    (tmp_path / "config.yaml").write_text("id: a\n")
+    with pytest.raises(BadInput, match=r"metrics\.csv: damaged \([^\n]+\); restore it"):
+        replay(tmp_path)
+
+
+def test_a_configuration_that_is_no_text_is_one_line(trained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained, tmp_path / TRIAL)
+    (folder / "config.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadInput, match=r"config\.yaml: not UTF-8 text; restore"):
+        replay(folder)
+
+
 def test_short_names_make_a_search_of_one_trial() -> None:
     given = ["architecture=fpn", "encoder=resnet18", "target=star", "loss=stardist", "learning_rate=0.01", "seed=3"]
     space = load(None, None, overrides(given)).space
