@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.cells_input import is_table, read_cells
 from analysis.label_input import FIELD, LabelImages, paired, read_labels
 from analysis.samples import MOST_MISSING, TRAITS, TRUTH, Study, only, tidy
-from data_io.errors import BadInput
+from data_io.errors import BadInput, printable
 from data_io.progress import show
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _measure(images: LabelImages) -> pd.DataFrame:
 
     parts, linkers = [], {name: Linker() for name in images.fields}
     for done, ((name, number), labels) in enumerate(images.frames.items(), start=1):
-        show(f"measuring {images.path.name}", done, len(images.frames), "frames")
+        show(f"measuring {printable(images.path.name)}", done, len(images.frames), "frames")
         cells = measure(labels, None, None)
         tracks = linkers[name].step(number, labels)
         parts.append(cells.assign(field=name, frame=number, track=[float(tracks[i]) for i in cells["label"]]))

@@ -159,8 +159,8 @@ def warnings(results: Results) -> tuple[str, ...]:
         found.append(ONE_FIELD)
     found += _pretrained(results)
     if not study.independent and "centroid" in study.matched_by and len(study.methods) + study.has_truth > 1:
-        told = "No" if not study.labels else "Not every method's"
-        found.append(f"{told} label images were given: cells were paired by {study.matched_by}.")
+        lacking = "No" if not study.labels else "Not every method's"
+        found.append(f"{lacking} label images were given: cells were paired by {study.matched_by}.")
     if results.comparisons["caution"].fillna("").str.contains(NO_TRACKS).any():
         found.append(f"{NO_TRACKS[:1].upper()}{NO_TRACKS[1:]}. A column track in the tables mends that.")
     found += _disagreements(results)
