@@ -25,15 +25,20 @@
   for (const table of document.querySelectorAll("table")) {
     const heads = [...table.tHead.rows[0].cells];
     if (table.tBodies[0].rows.length > 1) heads.forEach((head, at) => {
-      const button = document.createElement("button");
-      button.type = "button";
+      const button = document.createElement("span");  // a real button would be blank where a printed heading repeats
+      button.tabIndex = 0;
+      button.setAttribute("role", "button");
       button.append(...head.childNodes);
       head.append(button);
-      button.addEventListener("click", () => {
+      const turn = () => {
         const down = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
         heads.forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", down > 0 ? "ascending" : "descending");
         sort(table, at, head.classList.contains("word"), down);
+      };
+      button.addEventListener("click", turn);
+      button.addEventListener("keydown", (event) => {
+        if (event.key === "Enter" || event.key === " ") { event.preventDefault(); turn(); }
       });
     });
   }
