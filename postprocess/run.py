@@ -23,12 +23,14 @@ import io
 import json
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_io.command_line import Parser
+from data_io.damage import one_line
 from data_io.errors import DONE, PARTIAL, BadInput, entry_point
 from data_io.files import write_bytes, write_json
 from postprocess import blocks, exchange, export, large, methods, policies, schedulers
@@ -148,15 +150,42 @@ def run(
     BadInput
         No run, no data set, unknown scheduler, decode parameters that do not fit their target.
     """
-    stage = replace(open_stage(Path(run_dir)), policy=settled_policy(Path(run_dir), policy))
-    jobs = plan(stage)
-    if not jobs:
-        raise BadInput(f"{run_dir}: no predictions and no annotation; run `python -m search.predict` first")
-    stage.labels.prepare(list(dict.fromkeys(job.method for job in jobs)))
-    missing = [job for job in jobs if not is_done(stage, job)]
-    failed = compute(stage, missing, scheduler, progress)
-    finish(stage, jobs, failed)
+    with _writing(Path(run_dir)):
+        stage = replace(open_stage(Path(run_dir)), policy=settled_policy(Path(run_dir), policy))
+        jobs = plan(stage)
+        if not jobs:
+            raise BadInput(f"{run_dir}: no predictions and no annotation; run `python -m search.predict` first")
+        prepare(stage.labels, list(dict.fromkeys(job.method for job in jobs)))
+        missing = [job for job in jobs if not is_done(stage, job)]
+        failed = compute(stage, missing, scheduler, progress)
+        finish(stage, jobs, failed)
     return Result(len(jobs), len(missing), tuple(failed), stage.run / "cells.parquet")
+
+
+@contextmanager
+def _writing(run_dir: Path) -> Iterator[None]:
+    """Turn what the file system refuses into `BadInput`."""
+    try:
+        yield
+    except OSError as fault:
+        place, told = fault.filename or run_dir, fault.strerror or type(fault).__name__
+        raise BadInput(f"{place}: cannot be written ({told}); make room, or move away what is in its place") from fault
+
+
+def prepare(labels: LabelStore, names: Sequence[str]) -> None:
+    """Make room for the cells of the methods.
+
+    Raises
+    ------
+    BadInput
+        What is there is no label store any more.
+    """
+    try:
+        labels.prepare(names)
+    except BadInput:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as fault:
+        raise BadInput(f"{labels.path}: damaged ({one_line(fault)}); delete it, the same command fills it") from fault
 
 
 def settled_policy(run_dir: Path, policy: Policy | None) -> Policy:

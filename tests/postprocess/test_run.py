@@ -194,6 +194,24 @@ def test_bad_input_is_one_line(make_run, tmp_path):
         stage.run(run)
 
 
+def test_what_cannot_be_written_is_one_line(make_run):
+    run = make_run()
+    for name in ("labels.zarr", "cells", "labels"):
+        (run / name).write_text("in the way")
+        with pytest.raises(BadInput, match=rf"{name}.*: cannot be written .*; make room, or move away"):
+            stage.run(run, "sync")
+        (run / name).unlink()
+    for name in ("cells.parquet", "cells.csv"):
+        (run / name).unlink(missing_ok=True)
+        (run / name).mkdir()
+        with pytest.raises(BadInput, match="is a folder"):
+            stage.run(run, "sync")
+        (run / name).rmdir()
+    (run / "labels.zarr" / "zarr.json").write_text("{")
+    with pytest.raises(BadInput, match=r"labels\.zarr: damaged .*; delete it, the same command fills it"):
+        stage.run(run, "sync")
+
+
 def test_csv_text_is_no_formula():
     table = pd.DataFrame({"image": ["=cmd()", "@x", "a-b", None], "value": [-1.0, 2.0, 3.0, 4.0]})
     safe = export.harmless(table)
