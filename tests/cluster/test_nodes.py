@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 
 from cluster.start import address_file, stop_ray
@@ -262,3 +265,28 @@ def test_a_run_in_an_object_store_goes_on_in_another_folder_and_keeps_what_the_r
     s3.plug_in()
     again = train(late, banks, run.folder, store=store)
     assert numbers(again, late[0]) == undisturbed(late[0])
+
+
+@pytest.mark.slow
+def test_dask_on_the_nodes_finds_the_cells_that_one_process_finds(
+    nodes: Nodes, dataset: Dataset, tmp_path: Path
+) -> None:
+    from postprocess import methods
+    from postprocess.predictions import PredictionStore
+    from postprocess.run import run
+
+    tables = []
+    for scheduler in ("sync", "ray"):
+        folder = tmp_path / scheduler
+        shutil.copytree(dataset.path, folder / "dataset.zarr")
+        (folder / "run.json").write_text(json.dumps({"dataset": "dataset.zarr", "kind": "search", "synthetic": True}))
+        store, target = PredictionStore.open_or_create(folder / "predictions.zarr"), methods.TARGETS["two_class"]
+        attrs = {"decode": asdict(target.Params()), "model_sha256": "m"}
+        shape = (target.STRIDE, len(target.CHANNELS), target.RAYS)
+        store.add_method("two_class", "two_class", *shape, dataset.fields.values(), attrs)
+        for ref in dataset.frames("val") + dataset.frames("test"):
+            store.write("two_class", ref, target.perfect(dataset.labels(ref)))
+        assert not run(folder, scheduler).failed
+        tables.append(pd.read_parquet(folder / "cells.parquet"))
+    assert len(tables[0]) > 10
+    pd.testing.assert_frame_equal(*tables)

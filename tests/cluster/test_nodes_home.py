@@ -1,0 +1,159 @@
+"""A node's own disk: frames decoded once for all who wait, trials brought and taken away; a run that is not seen."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from data_io import synthetic
+from data_io.convert import convert
+from data_io.errors import BadInput
+from search import nodes, prepare
+from search.config import load
+from search.nodes import SCRATCH, Home, NotShared
+from search.storage import Storage, StorageLost
+from tests.faults import toy
+from tests.s3_stand_in import S3
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from search.frames import Banks
+
+CONFIG = load("demo", None, ["train.checkpoint_every=1"])
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Banks]:
+    """Return the folder of a run and the frames that its driver decoded."""
+    folder = tmp_path_factory.mktemp("driver")
+    synthetic.write(folder / "raw", fields=3, frames=2, size=(128, 128), preset="easy", seed=1)
+    dataset = convert(folder / "raw", folder / "run" / "dataset.zarr")
+    return folder / "run", prepare.decode_frames(CONFIG, dataset, folder / "run")
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv(SCRATCH, str(tmp_path / "disk"))
+    return tmp_path / "disk"
+
+
+def test_the_frames_of_the_driver_are_used_where_they_are_seen(driver: tuple[Path, Banks]) -> None:
+    _, banks = driver
+    here = banks.here()
+    assert (here.train, here.val) == (banks.train, banks.val)
+
+
+def test_a_node_with_its_own_disk_decodes_once_for_all_who_wait(driver: tuple[Path, Banks], disk: Path) -> None:
+    _, banks = driver
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: banks.here(), range(8)))
+    [mine] = set(found)
+    assert disk in mine.train.parents
+    [told] = disk.glob("*/*/*/decodes.jsonl")
+    assert len(told.read_text().splitlines()) == 1
+    for own, theirs in ((mine.train, banks.train), (mine.val, banks.val)):
+        for name in ("pixels.npy", "drawn.npy", "cells.npy"):
+            assert np.array_equal(np.load(own / name), np.load(theirs / name))
+    assert [folder.stat().st_mode & 0o77 for folder in disk.iterdir()] == [0], "nobody else may look"
+
+
+def test_other_data_at_the_same_place_are_refused(driver: tuple[Path, Banks], disk: Path) -> None:
+    from dataclasses import replace
+
+    _, banks = driver
+    assert banks.source is not None
+    other = replace(banks, source=replace(banks.source, content="0" * 64))
+    with pytest.raises(BadInput, match="not the data set that this run was begun with"):
+        other.here()
+
+
+def test_a_run_without_storage_is_trained_where_it_is_seen_and_refused_elsewhere(
+    driver: tuple[Path, Banks], tmp_path: Path, disk: Path
+) -> None:
+    run_dir, _ = driver
+    home = Home(run_dir, nodes.mark(run_dir), "run")
+    with home.trial("t", print) as (folder, report):
+        assert folder == run_dir / "trials" / "t"
+        assert report is print
+    nodes.mark(run_dir)  # as if another folder of that name were there
+    with pytest.raises(NotShared, match=r"run: not seen from .*; give a folder that all nodes share"):
+        home.folder()
+
+
+def test_a_folder_of_someone_else_is_not_used(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes.scratch("run")
+    monkeypatch.setattr(nodes.os, "getuid", lambda: 12345)
+    (disk / "cellsearch-12345").mkdir()
+    with pytest.raises(NotShared, match=r"cellsearch-12345: belongs to someone else; set SEARCH_SCRATCH"):
+        nodes.scratch("run")
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    pytest.importorskip("moto.server")
+    server = S3()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    server.make_bucket("runs")
+    yield server
+    server.unplug()
+
+
+class Stopped(SystemExit):
+    """Ray ends a trial."""
+
+
+def test_a_trial_on_its_own_disk_is_stored_before_it_is_reported_and_leaves_nothing(
+    s3: S3, driver: tuple[Path, Banks], disk: Path
+) -> None:
+    run_dir, banks = driver
+    store = Storage.at("s3://runs/one", 1)
+    store.write("encoders/encoders.json", b"{}")
+    home = Home(run_dir, nodes.mark(run_dir), "run", store)
+    assert (home.encoders(needed=True) / "encoders.json").read_bytes() == b"{}"
+    reported: list[Any] = []
+
+    def until(last: int, known: int) -> None:
+        def report(row: Any) -> None:
+            name = f"trials/t/checkpoints/epoch_{row['epoch']:06d}/manifest.json"
+            if row["epoch"] > known:
+                assert json.loads(store.read(name) or b"")["epoch"] == row["epoch"], "it is stored by now"
+            reported.append(row)
+            if row["epoch"] == last:
+                raise Stopped
+
+        with home.trial("t", report) as (folder, tell):
+            assert disk in folder.parents
+            toy.train(trial, banks, folder, tell, folder)  # type: ignore[arg-type]
+
+    trial = trial_of(5)
+    with pytest.raises(Stopped):
+        until(3, known=0)
+    assert not list(disk.rglob("trials/t")), "nothing is left"
+    wanted = toy.expected("t", 5)
+    assert reported == wanted[:3]
+    s3.unplug()
+    with pytest.raises(StorageLost):
+        until(5, known=3)
+    s3.plug_in()
+    del reported[:]
+    with pytest.raises(Stopped):
+        until(5, known=3)
+    assert [row["epoch"] for row in reported] == [1, 2, 3, 4, 5], "what a driver may have missed is told again"
+    assert reported[2:] == wanted[2:]
+
+
+def trial_of(epochs: int) -> Any:
+    from search.space import TrialConfig
+
+    return TrialConfig(
+        id="t", target="two_class", architecture="unet", encoder="resnet18", loss="dice", learning_rate=1e-3,
+        weight_decay=1e-4, augmentation=0.5, seed=1, crop=64, output_stride=None, encoder_weights=None, reference=False,
+        epochs=epochs, cpus=1.0, train=CONFIG.train,
+    )  # fmt: skip
