@@ -102,7 +102,8 @@ def test_a_click_sorts_a_table_and_a_second_one_turns_it_round(browser: Chromium
       const table = [...document.querySelectorAll('#agreement table')][0];
       const at = [...table.tHead.rows[0].cells].findIndex(c => c.textContent.trim() === arguments[0]);
       const key = new KeyboardEvent('keydown', { key: 'Enter' }), head = table.tHead.rows[0].cells[at];
-      if (arguments[1]) head.querySelector('[role=button]').dispatchEvent(arguments[1] === 'key' ? key : new Event('click'));
+      const event = arguments[1] === 'key' ? key : new Event('click');
+      if (arguments[1]) head.querySelector('[role=button]').dispatchEvent(event);
       return [...table.tBodies[0].rows].map(r => r.cells[at].firstChild.textContent.trim())"""
     before = browser.run(read, "bias %", False)
     up = browser.run(read, "bias %", True)
