@@ -457,7 +457,8 @@ def _read_file(file: Path | None, layers: Layers) -> tuple[dict[str, Any], dict[
     if file is None:
         return {}, {}
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open("rb") as opened:
+            text = opened.read(4 * strict_yaml.MAX_CHARACTERS + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise BadInput(f"{file}: cannot be read ({reason}); give a YAML file") from None

@@ -207,7 +207,16 @@ def stored(folder: Path | None, encoder: str, name: str | None) -> Path | None:
 def _read(folder: Path) -> dict[str, Any] | None:
     """Return what `resolve` decided for a run."""
     path = folder / MANIFEST
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        chosen = [facts["weights"] for facts in kept["encoders"].values()]
+        if all(isinstance(one, str | None) for one in chosen) and kept["mode"] and isinstance(kept["notes"], list):
+            return kept
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise BadInput(f"{path}: damaged; restore it, or run the search in a new folder")
 
 
 def _source(encoder: str, name: str) -> tuple[str, str | None]:

@@ -340,6 +340,9 @@ CONFIGS: dict[str, tuple[str, str]] = {
         "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: [*c, *c]",
         r":1: anchors and aliases are refused; write the value out",
     ),
+    "no text": ("seed: \udcff", r"cannot be read \(not UTF-8 text\); give a YAML file"),
+    "a large file": ("#" * 5_000_000, r"\d+ characters; a configuration has at most 1000000"),
+    "nested too deep": ("[" * 500_000, r":1: nested deeper than 20 levels; flatten it"),
 }  # fmt: skip
 """Item: a configuration file, and what the line that refuses it says."""
 

@@ -243,7 +243,7 @@ SMALL = ["data.synthetic.fields=1", "data.synthetic.frames=3", "data.synthetic.h
 def test_a_configuration_is_refused(item: str, tmp_path: Path, refusal: Callable[..., str]) -> None:
     text, said = corpus.CONFIGS[item]
     file = tmp_path / "settings.yaml"
-    file.write_text(text)
+    file.write_text(text, errors="surrogateescape")
     small = SMALL if item == "unknown encoder" else []
     line = refusal(search, "--config", file, "--out", tmp_path / "run", *small)
     assert re.search(said, line)

@@ -230,6 +230,13 @@ def test_a_full_disk_is_not_taken_for_a_missing_network(
         weights.resolve(["mobilenet_v2"], "auto", tmp_path / "run")
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"mode": "auto", "encoders": {"resnet18": 3}}', '{"encoders": {}}'])
+def test_a_damaged_list_of_weights_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / weights.MANIFEST).write_text(text)
+    with pytest.raises(BadInput, match=r"encoders\.json: damaged; restore it, or run the search in a new folder"):
+        weights.stored(tmp_path, "resnet18", "imagenet")
+
+
 def test_weights_that_are_damaged_missing_or_others_are_refused(hub: Hub, tmp_path: Path) -> None:
     assert weights.stored(None, "mobilenet_v2", None) is None
     weights.resolve(["mobilenet_v2"], "auto", tmp_path)
