@@ -114,8 +114,8 @@ def network_gallery(record: Record) -> list[Block]:
         pictures.append(figures.captioned(picture, f"{name}, {example.row.get('status', '')}, IoU {iou}"))
     left_out = f" (the best {MOST_NETWORKS})" if len(shown) == MOST_NETWORKS else ""
     title = (
-        f"Every network's output on a validation crop{left_out}: white is cell; orange the true outline, blue the "
-        "network's own at probability 0.5"
+        f"Every network's output on a validation crop{left_out}: white is cell; orange the true outline, light blue "
+        "the network's own at probability 0.5"
     )
     return [Gallery(pictures, title, folded=True, small=True)]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.figures import BLUE, ORANGE, VERMILION, YELLOW, Picture, uri
+from analysis.figures import BLUE, ORANGE, SKY, VERMILION, YELLOW, Picture, uri
 from data_io.files import slug
 
 if TYPE_CHECKING:
@@ -68,13 +68,13 @@ def confusion(
 def probability(
     image: NDArray[Any], foreground: NDArray[Any], truth: NDArray[Any], alt: str, zoom: int = 2, name: str = ""
 ) -> Picture:
-    """Show a network's foreground probability (0 black, 1 white), its outline at 0.5 in blue, the truth's in orange."""
+    """Show a network's foreground probability (0 black, 1 white), its outline at 0.5 in light blue, the truth's in orange."""
     clear = np.clip(np.nan_to_num(foreground), 0, 1)
     fits = clear.shape == image.shape
     shade = np.asarray(clear * 255, dtype=np.uint8) if fits else grey(image)
     painted = [(_edges(_enlarged(truth, zoom), "inner"), ORANGE)]
     if fits:
-        painted.append((_edges(_enlarged(np.asarray(clear >= 0.5, np.uint8), zoom), "inner"), BLUE))
+        painted.append((_edges(_enlarged(np.asarray(clear >= 0.5, np.uint8), zoom), "inner"), SKY))
     return _paint(_enlarged(shade, zoom), painted, alt, name)
 
 

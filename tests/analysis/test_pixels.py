@@ -56,7 +56,7 @@ def test_a_network_is_shown_with_its_own_outline_and_the_true_one() -> None:
     drawn = pixels(probability(np.zeros((20, 20)), own, truth, "alt", zoom=1)).reshape(-1, 3)
     found = {tuple(map(int, colour)) for colour in drawn}
     assert rgb("#E69F00") in found
-    assert rgb("#0072B2") in found
+    assert rgb("#56B4E9") in found
 
 
 def test_an_even_image_is_grey_and_broken_values_are_dark() -> None:
