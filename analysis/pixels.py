@@ -68,7 +68,7 @@ def confusion(
 def probability(
     image: NDArray[Any], foreground: NDArray[Any], truth: NDArray[Any], alt: str, zoom: int = 2, name: str = ""
 ) -> Picture:
-    """Show a network's foreground probability (0 black, 1 white), its outline at 0.5 in light blue, the truth's in orange."""
+    """Show a network's foreground probability (0 black, 1 white); light blue its outline at 0.5, orange the truth's."""
     clear = np.clip(np.nan_to_num(foreground), 0, 1)
     fits = clear.shape == image.shape
     shade = np.asarray(clear * 255, dtype=np.uint8) if fits else grey(image)
