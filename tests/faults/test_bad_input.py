@@ -345,6 +345,33 @@ def test_a_model_is_refused(
     assert re.search(said, line)
 
 
+RUNS = {
+    "no run": (None, r"run\.json.*(missing|no such file)"),
+    "cut": ('{"dataset"', r"run\.json: (not JSON|cannot be read)"),
+    "a list": ("[]", r"run\.json: (does not name its dataset|not a JSON object)"),
+    "no text": ("\udcff", r"run\.json: (not JSON|cannot be read)"),
+    "a number as data set": ('{"dataset": 3}', r"run\.json: does not name its dataset"),
+    "a text as fold": ('{"dataset": "d.zarr", "fold": "a"}', r"run\.json: its fold 'a' is no number"),
+    "no data set": ('{"dataset": "nowhere.zarr"}', r"nowhere\.zarr: no such data set; make one"),
+    "keys": ('{"dataset": "s3://me:secret@b/d"}', r"s3://\(hidden\)@b/d: an address with keys in it"),
+}
+
+
+@pytest.mark.parametrize("item", RUNS)
+def test_a_damaged_run_is_refused_by_every_later_stage(
+    item: str, trained: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    from postprocess.run import main
+
+    text, said = RUNS[item]
+    run = shutil.copytree(trained / "run", tmp_path / "run")
+    (run / "cells.parquet").write_bytes(b"")
+    if text is not None:
+        (run / "run.json").write_text(text, errors="surrogateescape")
+    for command in (predict, main, compare):
+        assert re.search(said, refusal(command, run))
+
+
 # --- cells tables and label images: analysis.compare ----------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """A trial without a network: its numbers are a closed formula of trial and epoch, its state must survive every restart.
 
 It writes, seals and reads checkpoints through the code that real trials use. What goes wrong with it stands in
-``RUN.behaviour.json`` beside the run: ``{trial: {"what": ..., "epoch": ..., "times": ...}}``, see `misbehave`.
+``RUN.behaviour.json`` beside the run: ``{trial: {"what": ..., "epoch": ..., "times": ...}}``, see `misbehave`; there,
+``seconds`` is how long an epoch takes, ``limit`` how many epochs of all trials are recorded before it waits.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ def train(trial: TrialConfig, banks: NoFrames, folder: Path, report: Callable[[R
         report(rows[-1])
     for epoch in range(len(rows) + 1, trial.epochs + 1):
         time.sleep(behaviour.get("seconds", 0.0))
+        while epochs_on_record(folder) >= behaviour.get("limit", math.inf):
+            time.sleep(0.1)
         state = step(state, epoch)
         row = row_of(trial.id, epoch, state)
         misbehave(behaviour, folder, epoch, row)
@@ -118,6 +121,11 @@ def behaviour_of(folder: Path) -> dict[str, Any]:
     file = run_dir.with_name(run_dir.name + BEHAVIOUR)
     told = json.loads(file.read_text()) if file.exists() else {}
     return dict(told.get("*", {}) | told.get(folder.name, {}))
+
+
+def epochs_on_record(folder: Path) -> int:
+    """Epochs of all trials in the ledger of the run."""
+    return (folder.parent.parent / "ledger.jsonl").read_bytes().count(b'{"event": "epoch"')
 
 
 def misbehave(behaviour: dict[str, Any], folder: Path, epoch: int, row: Row) -> None:
