@@ -88,7 +88,7 @@ def train(trial: TrialConfig, banks: NoFrames, folder: Path, report: Callable[[R
         report(rows[-1])
     for epoch in range(len(rows) + 1, trial.epochs + 1):
         time.sleep(behaviour.get("seconds", 0.0))
-        while epochs_on_record(folder) >= behaviour.get("limit", math.inf):
+        while "limit" in behaviour and epochs_on_record(folder) >= behaviour["limit"]:
             time.sleep(0.1)
         state = step(state, epoch)
         row = row_of(trial.id, epoch, state)
