@@ -51,13 +51,15 @@ def read_facts(run: Path) -> dict[str, Any]:
     """Return run.json: where the data set is, what kind of run this is, whether the data are synthetic."""
     path = run / "run.json"
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as fault:
         raise BadInput(f"{path}: missing; give a folder written by search.run or search.predict") from fault
     except ValueError as fault:
         raise BadInput(f"{path}: not JSON ({fault}); restore it or start the run again") from fault
-    if not isinstance(facts, dict) or "dataset" not in facts:
+    if not isinstance(facts, dict) or not isinstance(facts.get("dataset"), str):
         raise BadInput(f"{path}: does not name its dataset; restore it or start the run again")
+    if not isinstance(facts.get("fold"), int | None):
+        raise BadInput(f"{path}: its fold {facts['fold']!r} is no number; restore it or start the run again")
     return facts
 
 
