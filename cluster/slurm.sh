@@ -67,6 +67,7 @@ export RAY_API_SERVER_ADDRESS=http://127.0.0.1:$dashboard
 job=search-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}
 # shellcheck disable=SC2317
 stop() {
+    stopped=75 # as the search itself says it: to be continued
     echo "stopping: the same command goes on from here"
     ray job stop "$job" || true
 }
@@ -75,4 +76,4 @@ until ray job list > /dev/null 2>&1; do sleep 2; done
 ray job submit --submission-id "$job" --working-dir "$code" -- python -m search.run "$@" &
 follow=$!
 while code_of=0; wait "$follow" || code_of=$?; kill -0 "$follow" 2> /dev/null; do :; done # `wait` also ends at a signal
-exit "$code_of"
+exit "${stopped:-$code_of}"
