@@ -126,7 +126,7 @@ def _of_method(path: Path, table: pd.DataFrame, method: str) -> pd.DataFrame:
     if held.nunique() > 1:
         raise BadInput(
             f"{path}: holds the methods {', '.join(sorted(set(held)))}, none of them called {method}; write one of "
-            f"them before the =, such as {min(held)}={path.name}"
+            f"them before the =, such as {min(held)}={path.name}, or for conditions --method {min(held)}"
         )
     return table.drop(columns="method")
 

@@ -5,6 +5,7 @@
     python -m analysis.compare ours=cells.csv trackmate=spots.csv --truth truth.tif --traits area,circularity --out out/
     python -m analysis.compare method=cells.csv --by condition --out comparison/
     python -m analysis.compare small=a.csv large=b.csv --by condition --out comparison/
+    python -m analysis.compare control=RUN1 treated=RUN2 --by condition --method star --out comparison/
 
 A RUN is the folder `python -m search.run` made. A PATH is a label stack or folder (TIFF, PNG, .npy; Cellpose, Fiji,
 StarDist and others) or a table of cells (CSV or parquet of this project, TrackMate's spots, ImageJ's results).
@@ -90,13 +91,16 @@ def compare_paths(
     by: str | None = None,
     traits: Sequence[str] | None = None,
     *,
+    method: str = "",
     allow_missing: bool = False,
 ) -> Path:
     """Compare label images or cells tables from anywhere; returns the path of report.html.
 
-    Parameters and errors are those of `compare_run`; `paths` are the methods, or the conditions where `by` names them.
+    Parameters and errors are those of `compare_run`; `paths` are the methods, or the conditions where `by` names them,
+    of which `method` is then read where a path is a run.
     """
-    return _write(from_paths(paths, truth, by or "", allow_missing=allow_missing), None, out, by, traits)
+    study = from_paths(paths, truth, by or "", method=method, allow_missing=allow_missing)
+    return _write(study, None, out, by, traits)
 
 
 def analyse(
@@ -152,18 +156,18 @@ def main(argv: list[str] | None = None) -> int:
         raise BadInput(f"{next(g for g in given if g not in loose)}: not METHOD=PATH; give one RUN or only METHOD=PATH")
     if not loose and len(given) > 1:
         raise BadInput("more than one RUN; compare METHOD=PATH METHOD=PATH, with label stacks from each run")
-    allowed = {"allow_missing": arguments.allow_missing}
     print(f"comparing {printable(', '.join(given))}: reading and matching cells, then testing every trait", flush=True)
     try:
         if loose:
             paths, truth, out = _loose(arguments)
-            report = compare_paths(paths, truth, out, arguments.by, traits, **allowed)
+            chosen = {"method": arguments.method or "", "allow_missing": arguments.allow_missing}
+            report = compare_paths(paths, truth, out, arguments.by, traits, **chosen)
         else:
             if not Path(given[0]).is_dir():
                 raise BadInput(f"{given[0]}: no such run folder; give a folder made by `python -m search.run`")
             if arguments.truth:
                 raise BadInput("--truth: a run has its own truth; leave it out")
-            report = compare_run(given[0], arguments.out, arguments.by, traits, **allowed)
+            report = compare_run(given[0], arguments.out, arguments.by, traits, allow_missing=arguments.allow_missing)
     except ReportFailed as fault:
         traceback.print_exc()
         print(f"error: the report failed, the numbers are saved beside it: {printable(str(fault))}", file=sys.stderr)
@@ -192,6 +196,7 @@ def _parser() -> Parser:
     parser.add_argument("--truth", type=Path, help="annotated label images or cells table of the same frames")
     parser.add_argument("--out", type=Path, help="folder for the results (default: the run folder)")
     parser.add_argument("--by", metavar="COLUMN", help="compare conditions, for example condition")
+    parser.add_argument("--method", metavar="NAME", help="method to read where runs or their tables are conditions")
     parser.add_argument("--traits", metavar="A,B", help="traits to compare (default: all measured)")
     parser.add_argument(
         "--allow-missing", action="store_true", help="go on where a method lacks more than a tenth of the frames"

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def from_paths(
-    paths: Mapping[str, Path], truth: Path | None = None, by: str = "", *, allow_missing: bool = False
+    paths: Mapping[str, Path], truth: Path | None = None, by: str = "", *, method: str = "", allow_missing: bool = False
 ) -> Study:
-    """Read label images, stacks, folders of them, or cells tables (CSV, parquet), one per method.
+    """Read label images, stacks, folders of them, cells tables (CSV, parquet) or runs, one per method.
 
-    Frames without file names are numbered from 0. Cells of label images are measured here, and followed over the
-    frames of a field by their overlap.
+    Of a run the method of that name is read. Frames without file names are numbered from 0. Cells of label images are
+    measured here, and followed over the frames of a field by their overlap.
 
     Parameters
     ----------
@@ -39,6 +39,8 @@ def from_paths(
         Where the methods, and the annotation, are.
     by
         Column of conditions to compare. Where no table holds two of them, every path is a condition of its own.
+    method
+        Which method of a run to read, where the names of `paths` are conditions.
     allow_missing
         Go on where a method lacks more than `MOST_MISSING` of the frames.
 
@@ -47,9 +49,13 @@ def from_paths(
     BadInput
         When a path cannot be read, frames do not fit together, or a table lacks the columns needed.
     """
-    if by and not truth and len(paths) > 1 and not any(_holds_conditions(path, by) for path in paths.values()):
-        return _conditions(paths, by)
-    everything = {**({TRUTH: truth} if truth else {}), **paths}
+    if by in ("method", "frame", "label"):
+        raise BadInput(f"--by {by}: no condition; name a column that says how samples were treated")
+    tables_of = {name: _in_run(path) for name, path in paths.items()}
+    if by and not truth and len(paths) > 1 and not any(_holds_conditions(path, by) for path in tables_of.values()):
+        return _conditions(tables_of, by, method)
+    named = {**({TRUTH: truth} if truth else {}), **paths}
+    everything = {name: _in_run(path, name) for name, path in named.items()}
     images, notes = _paired_images({name: path for name, path in everything.items() if not is_table(path)})
     read = {name: read_cells(path, name) for name, path in everything.items() if is_table(path)}
     tables, told = _one_estimator({**{name: _measure(found) for name, found in images.items()}, **read})
@@ -71,26 +77,36 @@ def from_paths(
     return only(study, frames)
 
 
+def _in_run(path: Path, method: str = "") -> Path:
+    """Return what to read of a run: the label stack of a method, else its table; any other path as it is."""
+    if not (path / "run.json").is_file():
+        return path
+    stack, table = path / "labels" / f"{method}.tif", path / "cells.parquet"
+    if not table.is_file():
+        raise BadInput(f"{table}: no such file; run `python -m postprocess.run {path}` first")
+    return stack if method and stack.is_file() else table
+
+
 def _holds_conditions(path: Path, by: str) -> bool:
     """Tell whether a table has a column with two conditions or more."""
     import pyarrow.parquet
 
     if not is_table(path):
         return False
-    if path.suffix.lower() == ".parquet":
-        held = by in pyarrow.parquet.read_schema(path).names
-        return held and pd.read_parquet(path, columns=[by])[by].nunique() > 1
     try:
+        if path.suffix.lower() == ".parquet":
+            held = by in pyarrow.parquet.read_schema(path).names
+            return held and pd.read_parquet(path, columns=[by])[by].nunique() > 1
         return by in pd.read_csv(path, nrows=0) and pd.read_csv(path, usecols=[by])[by].nunique() > 1
-    except ValueError:
+    except (ValueError, OSError):
         return False  # reading all of it says what is wrong
 
 
-def _conditions(paths: Mapping[str, Path], by: str) -> Study:
+def _conditions(paths: Mapping[str, Path], by: str, method: str) -> Study:
     """Every path is a condition of its own: other samples, other cells."""
     images = {name: read_labels(path) for name, path in paths.items() if not is_table(path)}
     tables = {name: _measure(images[name]) for name in images}
-    tables |= {name: read_cells(path, name, paired=False) for name, path in paths.items() if is_table(path)}
+    tables |= {name: read_cells(path, method or name, paired=False) for name, path in paths.items() if is_table(path)}
     tables, told = _one_estimator({name: tables[name] for name in paths})
     cells = [table.assign(method=name, **{by: name}) for name, table in tables.items()]
     together = tidy(pd.concat(cells, ignore_index=True))

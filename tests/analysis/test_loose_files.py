@@ -130,6 +130,20 @@ def test_the_table_of_a_run_gives_the_method_named(tmp_path: Path, suffix: str) 
         from_paths({"ours": path})
 
 
+def test_a_run_gives_the_method_named(run_folder: Path, tmp_path: Path) -> None:
+    study = from_paths({"two_class": run_folder, "three_class": run_folder}, run_folder / "labels" / "truth.tif")
+    assert set(study.labels) == {TRUTH, "two_class", "three_class"}
+    assert len(study.of("three_class"))
+    arguments = [f"control={run_folder}", f"treated={run_folder}", "--by", "condition", "--out", str(tmp_path / "out")]
+    with pytest.raises(BadInput, match=r"or for conditions --method"):
+        main(arguments)
+    assert main([*arguments, "--method", "three_class"]) == 0
+    table = pd.read_csv(tmp_path / "out" / "comparisons.csv")
+    assert (table["clustered_by"] == "field").all()
+    with pytest.raises(BadInput, match="--by method: no condition"):
+        from_paths({"a": run_folder}, by="method")
+
+
 def test_cells_of_label_images_are_followed(tmp_path: Path) -> None:
     study = from_paths({"a": stack(tmp_path / "a.tif"), "b": stack(tmp_path / "b.tif")})
     tracks = study.of("a").groupby("track_id")["frame"].nunique()
