@@ -391,7 +391,6 @@ TABLE = (
         "0, 1 or 2 loading workers; interrupted or not",
         "the same crops in the same order, the same weights bit by bit on a CPU",
         (
-            "search/test_trial.py::test_crops_come_in_the_same_order_for_any_number_of_workers",
             "search/test_trial.py::"
             "test_crops_come_in_the_same_order_from_memory_and_streams_for_any_number_of_loading_workers",
             "search/test_trial.py::test_an_interrupted_trial_ends_with_the_numbers_and_weights_of_an_undisturbed_one",
