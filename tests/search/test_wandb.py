@@ -19,6 +19,7 @@ from search.config import TrackingConfig, load
 from search.space import plan
 from search.sweep import COMMAND, VARIED, SearchOnWandb, description
 from search.tracking import Report, make_tracker, send_report
+from tests.faults import planted
 from tests.search.wandb_stub import WandbStub
 
 if TYPE_CHECKING:
@@ -74,8 +75,10 @@ def epochs(server: WandbStub, name: str) -> list[int]:
 
 
 def test_a_search_is_one_sweep_and_every_epoch_one_row(
-    stub: WandbStub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    stub: WandbStub, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name, secret in planted.ENVIRONMENT.items():
+        monkeypatch.setenv(name, secret)
     track(tmp_path / "run")
     assert len(stub.sweeps) == 1
     assert "method: custom" in stub.sweeps[0]["config"]
@@ -90,6 +93,9 @@ def test_a_search_is_one_sweep_and_every_epoch_one_row(
     kinds = {file for bodies in stub.streams.values() for body in bodies for file in body.get("files", {})}
     assert "wandb-events.jsonl" in kinds  # the figures of the machine
     assert not messages(caplog)
+    assert planted.found_in(tmp_path) == []  # the key served to log in and is nowhere
+    sent = repr((stub.runs(), stub.sweeps, stub.streams))
+    assert not [name for name, secret in planted.SECRETS.items() if secret in sent]
 
 
 def test_a_resumed_search_stays_in_its_sweep_and_repeats_no_row(stub: WandbStub, tmp_path: Path) -> None:
