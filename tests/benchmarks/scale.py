@@ -2,6 +2,7 @@
 
     python tests/benchmarks/scale.py                        500 trials, 16 nodes
     python tests/benchmarks/scale.py --trials 2000          the same for 2,000
+    python tests/benchmarks/scale.py --trials 32 --epochs 100 --whole     reports of trials that last
     python tests/benchmarks/scale.py requests               what an epoch asks of an object store (that of the tests)
     python tests/benchmarks/scale.py ledger                 reading and replaying ledgers of 10^4, 10^5 and 10^6 epochs
 
@@ -15,6 +16,7 @@ import argparse
 import logging
 import os
 import resource
+import signal
 import sys
 import tempfile
 import threading
@@ -43,6 +45,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--nodes", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=4, help="of each trial, unless early stopping ends it")
+    parser.add_argument("--whole", action="store_true", help="no early stopping: long trials, few changes of trial")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         {"trials": time_trials, "requests": count_requests, "ledger": time_ledger}[given.what](Path(folder), given)
@@ -103,12 +106,15 @@ class Cluster:
 
         paths = os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])
         os.environ |= {"PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+        began = time.perf_counter()
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 << 20}
         self.raylets = Raylets(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
         for _ in range(self.nodes):
             self.raylets.add_node(num_cpus=1, object_store_memory=80 << 20, wait=False)
         self.raylets.wait_for_nodes()
         ray.init(address=self.raylets.address, log_to_driver=False, logging_level=logging.ERROR)
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # so that the raylets end, too
+        print(f"{self.nodes} nodes started in {time.perf_counter() - began:.0f} s", flush=True)
         return self
 
     def __exit__(self, *fault: object) -> None:
@@ -121,8 +127,10 @@ class Cluster:
             address_file().unlink()
 
 
-def searched(folder: Path, trials: list[TrialConfig], train: Any, store: Any = None) -> tuple[Ledger, float]:
-    """Run a search of toys with early stopping; return its ledger and the seconds it took."""
+def searched(
+    folder: Path, trials: list[TrialConfig], train: Any, store: Any = None, *, whole: bool = False
+) -> tuple[Ledger, float]:
+    """Run a search of toys; return its ledger and the seconds it took. Without early stopping they run to their end."""
     from search.config import load
     from search.frames import Banks
     from search.ledger import LEDGER, Ledger
@@ -130,7 +138,8 @@ def searched(folder: Path, trials: list[TrialConfig], train: Any, store: Any = N
     from search.space import Plan
     from search.tuning import search
 
-    config = load("demo", None, ["budget.minutes=null", "schedule.grace_epochs=1", "resources.hang_minutes=null"])
+    settings = ["budget.minutes=null", "schedule.grace_epochs=1", "resources.hang_minutes=null"]
+    config = load("demo", None, [*settings, f"schedule.asha={'false' if whole else 'true'}"])
     folder.mkdir(exist_ok=True)
     ledger = Ledger(folder / LEDGER)
     shares = Shares(config, {}, 1.0, 0.0, ledger)
@@ -148,10 +157,11 @@ def time_trials(folder: Path, given: argparse.Namespace) -> None:
     logging.disable(logging.WARNING)
     with Cluster(given.nodes):
         trials = trials_of(load("demo", None, []), given.trials, given.epochs)
-        searched(folder / "first", trials[: given.nodes], toy)  # every node has its process now
+        _, seconds = searched(folder / "first", trials[: given.nodes], toy)
+        print(f"each has a process after another {seconds:.0f} s", flush=True)
         before, cpu = resident(), time.process_time()
         with Peak() as peak:
-            ledger, seconds = searched(folder / "run", trials, toy)
+            ledger, seconds = searched(folder / "run", trials, toy, whole=given.whole)
         cpu = time.process_time() - cpu
         size = ledger.path.stat().st_size
         states = [state.status for state in ledger.trials().values()]
