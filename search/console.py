@@ -6,6 +6,9 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from data_io.errors import printable
+from data_io.secrecy import veiled
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -27,8 +30,8 @@ CAUSES = {
 
 
 def say(line: str) -> None:
-    """Print a line at once."""
-    print(line, flush=True)
+    """Print a line at once; names in it move no cursor and it shows no secret."""
+    print("\n".join(map(printable, veiled(line).split("\n"))), flush=True)
 
 
 def announce(config: Config, dataset: Dataset, plan: Plan, notes: list[str], run_dir: Path) -> None:

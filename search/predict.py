@@ -57,7 +57,7 @@ def predict(
     refs: Sequence[FrameRef],
     *,
     rule_of_model: bool,
-    say: Progress = print,
+    say: Progress = console.say,
     tta: bool = False,
 ) -> int:
     """Write the predictions that are missing of every chosen model of `run_dir` on `refs` to ``out/predictions.zarr``.
@@ -135,7 +135,7 @@ def _check_channels(folder: Path, facts: dict[str, Any], dataset: Dataset) -> No
             )
 
 
-def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = print, *, tta: bool = False) -> int:
+def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = console.say, *, tta: bool = False) -> int:
     """Convert a folder of frames, predict it with every chosen model, and go on to instances and the cells table.
 
     Returns an exit code: 4 when frames failed in post-processing.
