@@ -20,7 +20,7 @@ from data_io.errors import BadInput
 from data_io.normalise import for_new_images, frame_limits, hits_floor, normalise
 from data_io.provenance import provenance
 from postprocess.predictions import PredictionStore
-from search import destination, handover, inference, models, trust
+from search import console, destination, handover, inference, models, trust
 
 if TYPE_CHECKING:
     import numpy as np

@@ -753,6 +753,14 @@ def test_S13_hostile_names_are_escaped_in_the_report(tmp_path: Path) -> None:
     _is_harmless((tmp_path / "out/report.html").read_text())
 
 
+def test_S13_hostile_names_move_no_cursor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from search.console import say
+
+    monkeypatch.setenv("SOME_TOKEN", planted.TYPED)
+    say(f"note: a\x1b[2J\rb of {planted.TYPED}\nsecond line")
+    assert capsys.readouterr().out == "note: a\\x1b[2J\\rb of (hidden)\nsecond line\n"
+
+
 def test_S14_text_that_is_a_formula_is_neutralised_and_numbers_are_not(tmp_path: Path) -> None:
     import pandas as pd
 
