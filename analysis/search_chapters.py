@@ -138,7 +138,8 @@ def table_1_chapter(record: Record) -> Section | None:
             number(row.get("epochs"), 0),
             *_cost(row)[1:],
         ]
-        for row in cells.to_dict("records")
+        for _, own in cells.groupby("target", sort=False)
+        for row in own.to_dict("records")
     ]
     title = f"Every architecture and encoder on the test frames, {SCORED_ONCE}"
     table = Table(title, TABLE_1, rows, ("target", "model"), folded=len(rows) > 40)
