@@ -20,12 +20,15 @@ record       what a search left in its run folder
 results      all of it in one place
 verdict      the first words of the report and its warnings
 contents     its chapters in order
-chapters     scores, agreement, traits, comparisons; search_chapters, early_stopping, decoding about the search
+answer       the table under the verdict
+chapters     scores and traits; against_truth: agreement; differences: the tests in tables
+search_chapters, early_stopping, decoding    what the search did
 matched      true cells beside the cells found for them; slope: of a line through clustered points
 density      errors where cells touch; rounding: are cells made rounder; conventions: unbiased and TrackMate's measures
 worst_cells  where each method went most wrong
 examples     pictures of cells and of network outputs
-definitions  what the numbers mean, and what made them
+definitions  what the numbers mean, and what made them; limits: what they cannot tell
+methods_text a passage for a paper; references: what it cites
 figures      line figures as SVG; pixels: pictures of pixels as PNG
 report       sections to one HTML file (page.html, report.css, report.js)
 compare      the command: `python -m analysis.compare RUN`

@@ -26,7 +26,11 @@ CROP = 128
 
 
 MOST_NETWORKS = 40
-"""Network outputs shown, the best of each target first, by validation IoU."""
+"""Network outputs shown, the best by validation IoU."""
+
+
+FACTS = ("trial", "target", "architecture", "encoder", "loss", "status", "epochs", "val_dataset_iou")
+"""What is known of a network whose output is shown."""
 
 
 def example_chapter(results: Results, looks: Mapping[str, Look]) -> Section | None:
@@ -54,7 +58,9 @@ def _outlines(results: Results, looks: Mapping[str, Look]) -> Gallery:
             drawn.insert(0, (reference[window], figures.YELLOW))
         alt = f"Crop of {where} with the outlines drawn by {method}{' over those of the truth' if known else ''}"
         picture = pixels.outlines(image[window], drawn, alt, name=f"outlines_{method}")
-        pictures.append(figures.captioned(picture, method))
+        shown = pd.DataFrame([(method, *key, *(end for side in window for end in (side.start, side.stop)))])
+        shown.columns = pd.Index(["method", "field", "frame", "y0", "y1", "x0", "x1"])
+        pictures.append(figures.captioned(figures.with_data(picture, shown), method))
     legend = [(method, looks[method].colour, figures.SQUARE) for method in methods]
     if known:
         legend.append(("truth (visible where the method's outline differs)", figures.YELLOW, figures.SQUARE))
@@ -111,6 +117,8 @@ def network_gallery(record: Record) -> list[Block]:
         picture = pixels.probability(
             example.image, example.foreground, example.truth, alt, name=f"network_{example.row['trial']}"
         )
+        facts = {key: example.row.get(key) for key in FACTS}
+        picture = figures.with_data(picture, pd.DataFrame([facts]))
         pictures.append(figures.captioned(picture, f"{name}, {example.row.get('status', '')}, IoU {iou}"))
     left_out = f" (the best {MOST_NETWORKS})" if len(shown) == MOST_NETWORKS else ""
     title = (
