@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ def crowd():
     """Return ``crowd(seed, n, size) -> (size, size)`` int32: up to n touching ellipses, no hole, no stray pixel."""
     from scipy import ndimage as ndi
 
-    def draw(seed: int, n: int, size: int) -> np.ndarray:
+    @cache
+    def drawn(seed: int, n: int, size: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
         y, x = np.mgrid[:size, :size]
         labels = np.zeros((size, size), np.int32)
@@ -36,7 +38,7 @@ def crowd():
                 labels[pieces == np.bincount(pieces.ravel())[1:].argmax() + 1] = k
         return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
 
-    return draw
+    return lambda seed, n, size: drawn(seed, n, size).copy()
 
 
 @pytest.fixture(scope="session")
