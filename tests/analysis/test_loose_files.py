@@ -157,9 +157,10 @@ def test_methods_that_lack_frames(tmp_path: Path) -> None:
     paths = {"a": tmp_path / "a.csv", "b": tmp_path / "b.csv"}
     with pytest.raises(BadInput, match=r"no cells in 1 of 6 frames \(17 %\), more than 10 %"):
         from_paths(paths)
-    arguments = [*(f"{n}={p}" for n, p in paths.items()), "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--allow-missing"]) == 0
-    assert "no cells in 1 of 6 frames" in (tmp_path / "out" / "report.html").read_text()
+    study = from_paths(paths, allow_missing=True)
+    assert any("no cells in 1 of 6 frames" in note for note in study.warnings)
+    with pytest.raises(BadInput, match="--allow-missing"):
+        main([*(f"{n}={p}" for n, p in paths.items()), "--out", str(tmp_path / "out")])
 
 
 def test_few_lost_label_images_are_left_out_for_all(tmp_path: Path) -> None:
@@ -246,16 +247,20 @@ def drawn(n: int, frames: int = 6, size: int = 4) -> np.ndarray:
     ],
 )
 def test_none_one_or_two_cells_are_not_tested(tmp_path: Path, a: int, b: int, frames: int, words: str) -> None:
-    paths = [f"{name}={stack(tmp_path / f'{name}.tif', drawn(n, frames))}" for name, n in (("a", a), ("b", b))]
+    paths = {name: stack(tmp_path / f"{name}.tif", drawn(n, frames)) for name, n in (("a", a), ("b", b))}
     truth = stack(tmp_path / "truth.tif", drawn(2, frames))
-    assert main([*paths, "--truth", str(truth), "--out", str(tmp_path / "out")]) == 0
-    table = pd.read_csv(tmp_path / "out" / "comparisons.csv")
+    table = analyse(from_paths(paths, truth)).comparisons
     same = table[table["test"] == comparisons.SAME_CELLS]
     assert same["reason"].str.startswith("not tested: ").all()
     assert same["reason"].str.contains(words).all()
     assert table["p_holm"].isna().all()
     assert not same["verdict"].str.contains("larger|smaller|no difference").any()
-    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_the_page_of_nothing_is_a_page(tmp_path: Path) -> None:
+    paths = [f"{name}={stack(tmp_path / f'{name}.tif', drawn(n))}" for name, n in (("a", 0), ("b", 1))]
+    assert main([*paths, "--truth", str(stack(tmp_path / "truth.tif", drawn(1))), "--out", str(tmp_path / "out")]) == 0
+    assert "cannot rank" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_constant_and_undefined_traits_stay_out_of_the_correction(tmp_path: Path) -> None:

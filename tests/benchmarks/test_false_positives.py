@@ -7,7 +7,7 @@ import pytest
 from tests.benchmarks import false_positives as simulation
 
 TWO_WAY, WELCH, ROBUST = simulation.RECOMMENDED
-RUNS = 120
+RUNS = 100
 
 
 def test_same_cells_measured_by_two_equal_methods():
