@@ -21,6 +21,7 @@ import numpy as np
 from data_io.errors import BadInput
 from data_io.files import slug, write_bytes
 from postprocess import export, outlines
+from postprocess.colours import COLOURS
 from postprocess.three_class import part
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ LEGIBLE = 512
 """Smaller frames are drawn twice as large, so that ids can be read."""
 STRIP = 1024
 """Rows of a mask made at once."""
-COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
-"""Outlines are coloured by track (Okabe and Ito 2008)."""
 WHITE = (255, 255, 255)
 WRITING: dict[str, Any] = {"fill": WHITE, "stroke_width": 1, "stroke_fill": (0, 0, 0)}
 LENGTH, AREA_UNIT = "LENGTH", "AREA"

@@ -17,13 +17,14 @@ from data_io import ngff
 from data_io.errors import BadInput
 from data_io.files import write_bytes
 from data_io.ngff import LEVEL
+from postprocess.colours import of_labels
 from postprocess.frame_store import FrameStore
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-    from data_io.store import Dataset, FrameRef
+    from data_io.store import Dataset, Field, FrameRef
 
 SEGMENTED = "segmented_frames"
 
@@ -56,7 +57,9 @@ class LabelStore:
             everything = [*listed, *(method for method in methods if method not in listed)]
             set_attributes(self.path, group, ngff.labels(everything))
             for method in methods:
-                set_attributes(self.path, f"{group}/{method}", ngff.label_image(field))
+                known = (folder / "labels" / method / "zarr.json").is_file()
+                colours = colours_of(attributes(self.path, f"{group}/{method}")) if known else []
+                set_attributes(self.path, f"{group}/{method}", described_in(colours, field))
                 shape = (field.n_frames, *field.shape)
                 self._stores[field.name, method] = _frames(folder / "labels" / method, shape, "int32", "tyx")
 
@@ -83,11 +86,21 @@ class LabelStore:
         store.write(ref.frame, **{LEVEL: labels})
         return store.mark(ref.frame)
 
-    def keep(self, method: str, refs: Collection[FrameRef]) -> None:
-        """Forget the method's cells on all other frames, and list the frames it has for readers of the bare arrays."""
+    def keep(self, method: str, refs: Collection[FrameRef], highest: Mapping[str, int]) -> None:
+        """Forget the method's cells on all other frames, list the frames it has, and give every label a colour.
+
+        Parameters
+        ----------
+        method, refs
+            The method and the frames it has cells of.
+        highest
+            Field -> highest label.
+        """
         from data_io.zarr_io import set_attributes
 
         for field in self.dataset.fields.values():
+            described = described_in(of_labels(highest.get(field.name, 0)), field)
+            set_attributes(self.path, f"{field.slug}/labels/{method}", described)
             listed = [ref.frame for ref in field.refs() if ref in refs]
             for ref in field.refs():
                 if ref.frame not in listed and self.mark(method, ref):
@@ -120,6 +133,19 @@ class LabelStore:
                 raise BadInput(f"{folder}: no such cells; run `python -m postprocess.run {self.path.parent}`")
             self._stores[ref.field, method] = FrameStore(folder, [LEVEL])
         return self._stores[ref.field, method]
+
+
+def described_in(colours: list[dict[str, Any]], field: Field) -> dict[str, Any]:
+    """Return the attributes of a label image whose labels have these colours."""
+    described = ngff.label_image(field)
+    if colours:
+        described["ome"]["image-label"]["colors"] = colours
+    return described
+
+
+def colours_of(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the colours in the attributes of a label image."""
+    return list(attributes.get("ome", {}).get("image-label", {}).get("colors", []))
 
 
 def _frames(folder: Path, shape: tuple[int, ...], dtype: str, axes: str) -> FrameStore:

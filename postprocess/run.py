@@ -348,11 +348,23 @@ def finish(stage: Stage, jobs: Sequence[Job], failed: Sequence[Failure]) -> None
         return
     summary.unlink(missing_ok=True)
     for method in dict.fromkeys(job.method for job in jobs):
-        stage.labels.keep(method, {job.ref for job in good if job.method == method})
+        own = [job for job in good if job.method == method]
+        stage.labels.keep(method, {job.ref for job in own}, highest_labels(stage, own))
     write_cells(stage, good)
     write_counts(stage, good)
     write_stacks(stage, *stacked)
     write_json(summary, state)
+
+
+def highest_labels(stage: Stage, jobs: Sequence[Job]) -> dict[str, int]:
+    """Return field -> highest label."""
+    import pandas as pd
+
+    highest: dict[str, int] = {}
+    for job in jobs:
+        labels = pd.read_parquet(stage.part(job), columns=["label"])["label"]
+        highest[job.ref.field] = max(highest.get(job.ref.field, 0), int(labels.max()) if len(labels) else 0)
+    return highest
 
 
 def write_cells(stage: Stage, jobs: Sequence[Job]) -> None:

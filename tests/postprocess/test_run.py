@@ -65,7 +65,10 @@ def test_labels_are_valid_ome_zarr(make_run):
     multiscale = image.ome_attributes.multiscales[0]
     assert multiscale.datasets[0].coordinateTransformations[0].scale == [1.0, 1.0, 0.5, 0.5]
     for method in METHODS:
-        ImageLabel.from_zarr(zarr.open_group(run / "labels.zarr" / slug / "labels" / method, mode="r"))
+        found = ImageLabel.from_zarr(zarr.open_group(run / "labels.zarr" / slug / "labels" / method, mode="r"))
+        coloured = {colour.label_value for colour in found.attributes.ome.image_label.colors}
+        labels = pd.read_parquet(run / "cells.parquet").query("method == @method")["label"]
+        assert set(labels) <= coloured, "a viewer hides labels without a colour"
 
 
 def test_a_rerun_does_only_what_is_missing(make_run):
