@@ -11,14 +11,17 @@ from analysis.fidelity import pareto_front
 from analysis.matched import matched, values
 from analysis.report import MISSING, Block, Cell, Gallery, Section, Table, interval, number, significant, with_ci
 from analysis.results import ONE_FIELD, Results, or_nan, ordered, unit
-from analysis.samples import INDEPENDENT, Study
+from analysis.samples import INDEPENDENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from analysis.figures import Look, Picture
 
-READING = "Full line: bias; dashed: 95 % limits; thin line: no difference. Same axes for all. Border cells left out."
+READING = (
+    "Full line: bias; dashed: 95 % limits; bands: their 95 % intervals, clustered, where there are any; thin line: no "
+    "difference. Same axes for all. Border cells left out."
+)
 """How to read a Bland-Altman plot."""
 
 
@@ -66,7 +69,7 @@ def agreement_chapter(results: Results, looks: Mapping[str, Look]) -> Section | 
     )
     blocks: list[Block] = [main]
     for trait in [t for t in INDEPENDENT if t in study.traits]:
-        pictures = _bland_altman(study, trait, ordered(results), looks)
+        pictures = _bland_altman(results, trait, looks)
         if pictures:
             caption = f"Bland-Altman plots of {trait}"
             folded = trait not in ("area", "circularity")
@@ -83,16 +86,23 @@ def _tfe_interval(row: Mapping[str, Any]) -> str:
     return "" if told == MISSING else told
 
 
-def _bland_altman(study: Study, trait: str, methods: list[str], looks: Mapping[str, Look]) -> list[Picture]:
+BANDS = (("bias_low", "bias_high"), ("loa_low_ci_low", "loa_low_ci_high"), ("loa_high_ci_low", "loa_high_ci_high"))
+"""Columns of agreement.csv with the intervals of the bias and of both limits."""
+
+
+def _bland_altman(results: Results, trait: str, looks: Mapping[str, Look]) -> list[Picture]:
     clouds = {}
-    for method in methods:
-        true, own = values(matched(study, method), trait)
+    for method in ordered(results):
+        true, own = values(matched(results.study, method), trait)
         both = np.isfinite(true) & np.isfinite(own)
         if np.count_nonzero(both) > 2:
             clouds[method] = true[both], own[both]
     frame = figures.shared_frame([((x + y) / 2, y - x) for x, y in clouds.values()])
+    rows = results.agreement[results.agreement["trait"] == trait].set_index("method")
     return [
-        figures.bland_altman(x, y, trait, unit(trait), method, looks[method], frame)
+        figures.bland_altman(
+            x, y, trait, unit(trait), method, looks[method], frame, [tuple(rows.loc[method, list(b)]) for b in BANDS]
+        )
         for method, (x, y) in clouds.items()
     ]
 

@@ -348,8 +348,12 @@ def bland_altman(
     method: str,
     look: Look,
     frame: Frame | None = None,
+    bands: Sequence[tuple[float, float]] = (),
 ) -> Picture:
-    """Bland-Altman plot: difference to the truth against the mean of both, bias and 95 % limits as lines."""
+    """Bland-Altman plot: difference to the truth against the mean of both, bias and 95 % limits as lines.
+
+    `bands` are the intervals of bias and limits; those that are not finite are left out.
+    """
     both = np.isfinite(true) & np.isfinite(predicted)
     mean, d = (true[both] + predicted[both]) / 2, predicted[both] - true[both]
     bias, reach = float(d.mean()), 1.96 * float(d.std(ddof=1))
@@ -358,6 +362,9 @@ def bland_altman(
         scatter(axis, mean[shown], d[shown], look)
         axis.axhline(0, color=INK, linewidth=0.8)
         axis.axhline(bias, color=look.colour, linewidth=2)
+        for low, high in bands:
+            if np.isfinite([low, high]).all():
+                axis.axhspan(low, high, color=look.colour, alpha=0.15, linewidth=0)
         for limit in (bias - reach, bias + reach):
             axis.axhline(limit, color=look.colour, linewidth=1.2, linestyle=(0, (4, 2)))
         unit = f" ({unit})" if unit else ""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from analysis.compare import compare_run
+from analysis.figures import captioned, front, looks
+from analysis.report import Cell, Gallery, Page, Passage, Points, Section, Table, render
 from tests.analysis.chromium import BROWSER, DRIVER, Chromium
 
 if TYPE_CHECKING:
@@ -154,7 +156,28 @@ def test_the_methods_text_is_copied_whole(browser: Chromium) -> None:
     assert "A cell counted as found" in browser.run("return getSelection().toString()")
 
 
-def test_it_prints(browser: Chromium, tmp_path: Path) -> None:
+def test_hostile_and_endless_names_run_nothing_and_widen_nothing(browser: Chromium, tmp_path: Path) -> None:
+    names = ("<img src=x onerror=alert(1)>", '"><script>alert(2)</script>', "w" * 60, "a$b_{c}$ </svg>")
+    rows: list[list[Cell | str]] = [[name, Cell("1.0", below=name)] for name in names]
+    pictures = [front({name: (0.5, 0.5), "b": (0.6, 0.4)}, "area", ["b"], looks([name, "b"])) for name in names]
+    pictures = [captioned(picture, name) for picture, name in zip(pictures, names, strict=True)]
+    blocks = (Table(names[0], ("method", names[2]), rows, ("method",), names[1]), Gallery(pictures, names[2]))
+    passage = Passage(names, names)
+    section = Section("a", names[2], names, (*blocks, passage, Points((names[:2], names[2:]))), names[2])
+    told = Page(names[0], names[2], names, names, (section,), True, dict(zip(names, names, strict=True)))
+    (tmp_path / "hostile.html").write_text(render(told), encoding="utf-8")
+    for width in (1400, 390):
+        browser.look(width)
+        browser.open(tmp_path / "hostile.html")
+        assert browser.run("return document.documentElement.scrollWidth") == width
+        assert browser.run(WIDER) == []
+        assert browser.run("return [...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    assert browser.messages() == []
+    assert browser.run("return document.querySelectorAll('script').length") == 1
+
+
+def test_it_prints(browser: Chromium, report: Path, tmp_path: Path) -> None:
+    browser.open(report)
     browser.printed(tmp_path / "page.pdf")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "page.pdf").stat().st_size > 100_000
