@@ -118,9 +118,17 @@ def paired(reference: LabelImages, other: LabelImages) -> LabelImages:
                 "give label images of the same frames"
             )
     extra = len(other.frames) - len(frames)
-    told = f"{other.path}: {extra} of {len(other.frames)} frames are not in {reference.path} and were left out"
-    notes = (*other.notes, *([told] if extra else []))
-    return replace(other, frames=frames, names={to: other.names[key] for key, to in keys.items()}, notes=notes)
+    notes = list(other.notes)
+    if extra:
+        notes.append(f"{other.path}: {extra} of {len(other.frames)} frames are not in {reference.path}; left out")
+    if any(_are_strangers(other.names[key], reference.names[to]) for key, to in keys.items()):
+        notes.append(f"{other.path}: its file names are not those of {reference.path}; frames were paired by order")
+    return replace(other, frames=frames, names={to: other.names[key] for key, to in keys.items()}, notes=tuple(notes))
+
+
+def _are_strangers(one: str, two: str) -> bool:
+    """Tell whether two files were paired though neither their names nor their numbers agree."""
+    return bool(one and two and one != two and (_number(one) != _number(two) or not _number(one)))
 
 
 def _is_one_stack(one: LabelImages, two: LabelImages) -> bool:

@@ -208,6 +208,16 @@ def test_frames_without_truth_are_left_out_with_a_note(tmp_path: Path) -> None:
         score_paths(tmp_path / "truth", tmp_path / "pred")
 
 
+def test_pairing_by_order_is_said(tmp_path: Path) -> None:
+    for name, names in (("truth", "abc"), ("pred", "xyz")):
+        (tmp_path / name).mkdir()
+        for letter in names:
+            tifffile.imwrite(tmp_path / name / f"{letter}.tif", _box((30, 30), (5, 15, 5, 15)))
+    got = score_paths(tmp_path / "pred", tmp_path / "truth")
+    assert got["n_frames"] == 3
+    assert "paired by order" in got["notes"][0]
+
+
 BAD = {
     "missing": (lambda p: None, "no such file"),
     "empty file": (lambda p: p.write_bytes(b""), "empty file"),
