@@ -76,7 +76,8 @@ def agreement_chapter(results: Results, looks: Mapping[str, Look]) -> Section | 
             blocks.append(Gallery(pictures, caption if folded else f"{caption}. {READING}", folded=folded))
     fronts = _fronts(results, looks)
     if fronts:
-        blocks.append(Gallery(fronts, "Ring: no other method is at least as good in both PQ and trait fidelity."))
+        told = "Ring: no other method is at least as good in both PQ and trait fidelity."
+        blocks.append(Gallery(fronts, told, figures.legend(ordered(results), looks)))
     title = "Agreement with the annotation, trait by trait"
     return Section("agreement", title, (lead,), tuple(blocks), "What you measure", "Agreement")
 

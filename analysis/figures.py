@@ -388,7 +388,6 @@ def front(
             axis.plot([quality], [error], look.marker, color=look.colour, markersize=8)
             if name in on_front:
                 axis.plot([quality], [error], "o", mfc="none", color=INK, markersize=15, mew=0.9)
-            axis.annotate(short(name), (quality, error), (0, 10), textcoords="offset points", ha="center", fontsize=7.5)
         axis.margins(0.28)
         axis.set(xlabel="PQ (higher is better)", ylabel=f"TFE of {trait} (lower is better)")
         told = "; ".join(f"{name} PQ {q:.3f}, TFE {e:.3f}" for name, (q, e) in points.items())
