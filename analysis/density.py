@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 MOST = 3
 """Cells with as many neighbours or more are one group."""
+FEWEST_CELLS = 5
+"""Cells that a mean needs to be drawn; the table of the figure has them all."""
 NEIGHBOURS = "n_neighbours_true"
 
 
@@ -120,7 +122,8 @@ def density_chapter(results: Results, looks: Mapping[str, Look]) -> Section | No
     )
     drawn = (
         "Mean error of matched cells, % of the true value, by the number of annotated cells that touch them; bars: "
-        f"95 % interval, clustered, none below 5 clusters; {MOST} is {MOST} or more."
+        f"95 % interval, clustered, none below 5 clusters; {MOST} is {MOST} or more; no mean of fewer than "
+        f"{FEWEST_CELLS} cells."
     )
     blocks: tuple[Block, ...] = (
         Gallery(pictures, drawn, figures.legend(methods, looks)),
@@ -135,7 +138,7 @@ def _picture(trait: str, groups: Mapping[str, pd.DataFrame], looks: Mapping[str,
     with figures.canvas(3.7, 3.0) as (figure, axis):
         shifts = np.linspace(-0.2, 0.2, len(groups)) if len(groups) > 1 else np.zeros(1)
         for (method, own), shift in zip(groups.items(), shifts, strict=True):
-            look, known = looks.get(method, figures.NOBODY), own[own["n_cells"] > 0]
+            look, known = looks.get(method, figures.NOBODY), own[own["n_cells"] >= FEWEST_CELLS]
             x, y = known["neighbours"].to_numpy(float) + shift, known["error"].to_numpy(float)
             reach = np.nan_to_num(np.stack([y - known["low"], known["high"] - y]))
             axis.errorbar(
