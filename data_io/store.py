@@ -396,7 +396,8 @@ def is_store(path: Path) -> bool:
         attributes = json.loads(location.read_bytes(root))
     except (StopIteration, ValueError):
         return False
-    return isinstance(attributes, dict) and "dataset" in attributes.get("attributes", attributes)
+    told = attributes.get("attributes", attributes) if isinstance(attributes, dict) else None
+    return isinstance(told, dict) and "dataset" in told
 
 
 def _values(labels: NDArray[Any]) -> list[int]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from data_io.damage import one_line
 from data_io.errors import BadInput
+from data_io.images import MAX_PIXELS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +49,8 @@ class StoredField(Stored):
         for name in ("annotated", "cells", "sources", "percentiles"):
             if len(getattr(self, name)) not in {self.n_frames, 0 if name == "percentiles" else self.n_frames}:
                 raise ValueError(f"{len(getattr(self, name))} entries of {name} for {self.n_frames} frames")
+        if self.shape[0] * self.shape[1] > MAX_PIXELS:
+            raise ValueError(f"a plane of {self.shape[0]} x {self.shape[1]} pixels")
         if any(len(frame) != len(self.channels) for frame in self.percentiles):
             raise ValueError("percentiles of another number of channels")
         return self

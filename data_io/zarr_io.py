@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import operator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -253,6 +254,11 @@ def chunk_keys(array: Array) -> Iterator[str]:
     """Yield the key of every chunk (or shard) of an array."""
     for index in itertools.product(*(range(-(-n // step)) for n, step in _grid(array))):
         yield f"{array.path}/{array.metadata.encode_chunk_key(index)}"
+
+
+def count_chunks(array: Array) -> int:
+    """Return the number of chunks (or shards) of an array."""
+    return math.prod(-(-n // step) for n, step in _grid(array))
 
 
 def _grid(array: Array) -> list[tuple[int, int]]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ANNOTATIONS = ("truth", "masks", "labels", "annotation", "ground_truth", "gt")
 """Names of label images that are taken for the annotation when there are several."""
+MAX_CHUNKS = 10**6
+"""Each is looked for; an image of more, kept without shards, takes minutes to open in any program."""
 _METADATA = ("zarr.json", ".zattrs", ".zgroup")
 
 
@@ -57,9 +59,18 @@ def read(source: Path, options: Options, warnings: list[str]) -> list[RawField]:
         not chosen, or several label images of which none is known for the annotation.
     """
     fields = []
-    for name, path, groups in _images(source):
-        image = _image(path)
-        fields.append(_field(name, image, groups, options, warnings))
+    try:
+        for name, path, groups in _images(source):
+            image = _image(path)
+            fields.append(_field(name, image, groups, options, warnings))
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        ZeroDivisionError,
+    ) as fault:  # whatever a program of no name left out
+        raise BadInput(f"{source}: bad OME metadata ({_line(fault)}); write the store again") from fault
     return fields
 
 
@@ -181,6 +192,8 @@ def _missing(image: Image) -> list[str]:
     """Return the chunks or shards that are not there: Zarr would read them as its fill value without a word."""
     from data_io import zarr_io
 
+    if (chunks := zarr_io.count_chunks(image.array)) > MAX_CHUNKS:
+        raise BadInput(f"{image.path}: {chunks} chunks; write it with larger ones, or in shards")
     keys = (key.removeprefix(image.array.path).lstrip("/") for key in zarr_io.chunk_keys(image.array))
     return [key for key in keys if not (image.path / key).is_file()]
 
@@ -231,7 +244,8 @@ def _drawing(root: Path, plane: Plane, options: Options, warnings: list[str]) ->
 def _labels(labels: Image, plane: Plane, z: str | None) -> tuple[Drawn, tuple[str, ...]]:
     sizes = dict(zip(labels.axes, labels.array.shape, strict=True))
     if (sizes["y"], sizes["x"]) != plane.shape or sizes.get("t", 1) != plane.frames:
-        raise BadInput(f"{labels.path}: {sizes} does not fit its image of {plane.frames} frames {plane.shape}")
+        told = f"{sizes} does not fit its image of {plane.frames} frames {plane.shape}"
+        raise BadInput(f"{labels.path}: {told}; give the label image of this image")
     if sizes.get("z", 1) > 1 and z != "max" and not (z or "").isdigit():
         raise BadInput(f"{labels.path}: labels in depth can only be projected by --z max or chosen by --z N")
     drawn = []

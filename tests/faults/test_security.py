@@ -483,6 +483,32 @@ def test_S9_predictions_that_lead_out_of_their_store_are_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["movie", "run"]
 
 
+def test_S10_a_store_that_says_it_has_billions_of_chunks_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bounded: None
+) -> None:
+    source = corpus.write_sharded(tmp_path)
+    file = source / "s0/zarr.json"
+    told = json.loads(file.read_text())
+    for shape, said in (
+        ([10**12, 96, 128], "chunks; write it with larger ones"),
+        ([4, 2**20, 2**20], "pixels in one plane"),
+    ):
+        file.write_text(json.dumps(told | {"shape": shape}))
+        assert refused(check.main, source, "--no-files") == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["axes", "datasets", "multiscales", "shape"])
+def test_S8_metadata_that_lack_what_they_need_are_a_line(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = corpus.write_sharded(tmp_path)
+    file = source / ("s0/zarr.json" if key == "shape" else "zarr.json")
+    file.write_text(file.read_text().replace(f'"{key}"', '"other"'))
+    assert refused(check.main, source, "--no-files") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 # --- S10: bombs -----------------------------------------------------------------------------------------------------
 
 BOMB = "<!DOCTYPE x [<!ENTITY a0 'ha'>" + "".join(f"<!ENTITY a{n} '{f'&a{n - 1};' * 10}'>" for n in range(1, 12)) + "]>"
