@@ -40,11 +40,20 @@ class Cost:
 
 @cache
 def forward_flops(
-    architecture: str, encoder: str, target: str, crop: int, channels: int, depth: int, width: float
+    architecture: str,
+    encoder: str,
+    target: str,
+    crop: int,
+    channels: int,
+    depth: int,
+    width: float,
+    output_stride: int | None = None,
 ) -> float:
     """Floating-point operations of one forward pass of one crop, without computing it."""
     with torch.device("meta"):
-        network = models.build(architecture, encoder, target, channels, depth=depth, width=width).eval()
+        network = models.build(
+            architecture, encoder, target, channels, depth=depth, width=width, output_stride=output_stride
+        ).eval()
         counter = FlopCounterMode(display=False)
         with counter:
             network(torch.empty(1, channels, crop, crop))
@@ -67,7 +76,7 @@ def measured_speed(trial: TrialConfig, channels: int) -> float:
             fastest = min(fastest, time.perf_counter() - began)
     finally:
         torch.set_num_threads(before)
-    return BACKWARD * 2 * _flops(trial, channels) / fastest
+    return BACKWARD * 2 * flops_of(trial, channels) / fastest
 
 
 def slots_here(config: Config) -> int:
@@ -84,7 +93,7 @@ def slots_here(config: Config) -> int:
 def estimate(config: Config, plan: Plan, slots: int, dataset: Dataset) -> Cost:
     """Cost of the plan on `slots` parallel trials, as if early stopping passed the share it does on average."""
     channels = dataset.channels
-    by_cost = sorted(plan.possible(), key=lambda trial: _flops(trial, channels))
+    by_cost = sorted(plan.possible(), key=lambda trial: flops_of(trial, channels))
     speed = measured_speed(by_cost[len(by_cost) // 2], channels)
     shapes = [dataset.fields[ref.field].shape for ref in dataset.frames("train")]
     epochs, seconds = 0.0, 0.0
@@ -93,7 +102,7 @@ def estimate(config: Config, plan: Plan, slots: int, dataset: Dataset) -> Cost:
         crops = crops_per_epoch(shapes, trial)
         epochs += expected
         steps = crops // trial.train.batch
-        seconds += expected * (crops * BACKWARD * _flops(trial, channels) * OVERHEAD / speed + steps * STEP_SECONDS)
+        seconds += expected * (crops * BACKWARD * flops_of(trial, channels) * OVERHEAD / speed + steps * STEP_SECONDS)
     limit = 60 * config.budget.minutes if config.budget.minutes else math.inf
     return Cost(round(epochs), min(seconds / slots, limit))
 
@@ -107,10 +116,18 @@ def expected_trials(config: Config, plan: Plan) -> list[TrialConfig]:
     return [*plan.trials, *proposed[: config.space.trials * len(config.space.seeds)]]
 
 
-def _flops(trial: TrialConfig, channels: int) -> float:
+def flops_of(trial: TrialConfig, channels: int) -> float:
+    """Floating-point operations of one forward pass of one crop of a trial."""
     train = trial.train
     return forward_flops(
-        trial.architecture, trial.encoder, trial.target, trial.crop, channels, train.encoder_depth, train.decoder_width
+        trial.architecture,
+        trial.encoder,
+        trial.target,
+        trial.crop,
+        channels,
+        train.encoder_depth,
+        train.decoder_width,
+        trial.output_stride,
     )
 
 
