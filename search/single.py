@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from data_io import errors, files
+from data_io.damage import one_line
 from data_io.errors import BadInput
 from search import prepare, strict_yaml, trust
 from search.asha import has_diverged
@@ -95,7 +96,11 @@ def replay(trial_folder: Path, out: Path | None = None) -> int:
         An exit code: 0 where every recorded value came out bit by bit, 4 where one differs, which is printed. On a GPU
         only training with ``train.deterministic`` can be expected to repeat.
     """
-    recorded = read_metrics(trial_folder / "metrics.csv")
+    try:
+        recorded = read_metrics(trial_folder / "metrics.csv")
+    except (ValueError, KeyError, TypeError) as fault:
+        told = f"{trial_folder / 'metrics.csv'}: damaged ({one_line(fault)})"
+        raise BadInput(f"{told}; restore it as the search wrote it") from fault
     file = trial_folder / "config.yaml"
     if not recorded or not file.is_file():
         raise BadInput(f"{trial_folder}: no trained trial; give RUN/trials/ID")

@@ -75,8 +75,13 @@ def run_ids(folders: Sequence[Path]) -> list[str]:
 def _project_and_name(folder: Path) -> tuple[str, str]:
     import json
 
-    kept = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    return str(kept["project"]), str(kept["name"])
+    try:
+        kept = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return str(kept["project"]), str(kept["name"])
+    except (ValueError, KeyError, TypeError) as fault:
+        raise BadInput(
+            f"{folder / FILE}: damaged ({fault!r}); restore it, or sync the runs with `wandb sync`"
+        ) from fault
 
 
 if __name__ == "__main__":

@@ -372,6 +372,29 @@ def test_a_damaged_run_is_refused_by_every_later_stage(
         assert re.search(said, refusal(command, run))
 
 
+TRIALS = {
+    "no trial": ("metrics.csv", None, r"a: no trained trial; give RUN/trials/ID"),
+    "metrics are no numbers": ("metrics.csv", "epoch,train_loss\nx,y\n", r"metrics\.csv: damaged \(.*\); restore it"),
+    "metrics are no text": ("metrics.csv", "\udcff", r"metrics\.csv: damaged \(.*\); restore it"),
+    "a configuration that is none": ("config.yaml", "[]", r"config\.yaml: .*; restore the file as the search wrote it"),
+    "an unknown key": ("config.yaml", "{evil: 1}", r"config\.yaml: .*; restore the file as the search wrote it"),
+    "an alias bomb": ("config.yaml", "a: &a [x]\nb: [*a, *a]", r"anchors and aliases are refused; write the value out"),
+}
+
+
+@pytest.mark.parametrize("item", TRIALS)
+def test_a_trial_that_cannot_be_replayed_is_refused(item: str, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    name, text, said = TRIALS[item]
+    trial = tmp_path / "run/trials/a"
+    trial.mkdir(parents=True)
+    for file, sound in (("metrics.csv", "epoch,train_loss\n1,0.5\n"), ("config.yaml", "{}")):
+        (trial / file).write_text(sound)
+    (trial / name).unlink()
+    if text is not None:
+        (trial / name).write_text(text, errors="surrogateescape")
+    assert re.search(said, refusal(search, "--replay", trial))
+
+
 # --- cells tables and label images: analysis.compare ----------------------------------------------------------------
 
 
