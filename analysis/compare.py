@@ -11,7 +11,10 @@ A RUN is the folder `python -m search.run` made. A PATH is a label stack or fold
 StarDist and others) or a table of cells (CSV or parquet of this project, TrackMate's spots, ImageJ's results).
 
 With --by, conditions are compared on means of the highest of patient, well and field that the table names; where they
-come as separate files, the names before = are the conditions. What each test and column means: analysis/README.md.
+come as separate files, the names before = are the conditions.
+
+Written are comparisons.csv (every test), agreement.csv (every method against the truth), choices.csv (which method for
+which trait), scores.csv and report.html. What each test and column means: analysis/README.md.
 """
 
 from __future__ import annotations

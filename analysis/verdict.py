@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis import scores
 from analysis.clusters import NO_TRACKS
-from analysis.comparisons import PAIRED_REPLICATES, REPLICATES
+from analysis.comparisons import LEVEL, PAIRED_REPLICATES, REPLICATES, SAME_CELLS
 from analysis.record import trial_name
 from analysis.report import MISSING, interval, number
 from analysis.results import LABEL, ONE_FIELD, Results, cells_found, frames, objective_key
@@ -109,6 +109,20 @@ def _how_many(results: Results) -> list[str]:
         lines.append(f"PQ against the truth, from high to low: {told}.")
     elif not results.study.has_truth:
         lines.append("There is no annotation, so nothing here says which method is right: only where they differ.")
+        lines += _differences(results)
+    return lines
+
+
+def _differences(results: Results) -> list[str]:
+    """Say in which independent traits methods differ on the same cells, and in which that is not shown."""
+    table = results.comparisons
+    table = table[(table["test"] == SAME_CELLS) & table["trait"].isin(INDEPENDENT)]
+    clear = table[table["p_holm"] < LEVEL]
+    lines = [f"{told[:1].upper()}{told[1:]}." for told in clear["verdict"]]
+    open_ = table[table["p_holm"] >= LEVEL]
+    if len(open_):
+        pairs = [f"{row.trait.replace('_', ' ')} ({row.a}, {row.b})" for row in open_.itertuples()]
+        lines.append(f"No difference shown, which does not prove them equal: {', '.join(pairs)}.")
     return lines
 
 

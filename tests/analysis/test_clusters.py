@@ -151,6 +151,19 @@ def test_a_fault_in_the_numbers_is_no_failed_report(tmp_path: Path, monkeypatch:
         main([f"a={tmp_path / 'a.csv'}", "--out", str(tmp_path / "out")])
 
 
+def test_without_annotation_the_differences_are_told_first(tmp_path: Path, rng: np.random.Generator) -> None:
+    frame, cell = (index.ravel() for index in np.indices((6, 10)))
+    keys = {"frame": frame, "label": cell + 1, "track": cell, "centroid_y_px": 0.0, "centroid_x_px": cell * 40.0}
+    own = rng.normal(0.9, 0.02, 60)
+    for name, shift in (("a", 0.0), ("b", 0.05)):
+        error = rng.normal(0, 0.01, (2, 60))
+        table = pd.DataFrame(keys | {"circularity": own + shift + error[0], "solidity": own + error[1]})
+        table.assign(radius_px=12.0).to_csv(tmp_path / f"{name}.csv", index=False)
+    told = verdict.verdict(analyse(from_paths({name: tmp_path / f"{name}.csv" for name in "ab"})))
+    assert any(line.startswith("Circularity is smaller in a than in b, by 5") for line in told)
+    assert told[-1] == "No difference shown, which does not prove them equal: solidity (a, b)."
+
+
 def test_frames_of_one_field_without_tracks_are_warned_of(tmp_path: Path, rng: np.random.Generator) -> None:
     frame, cell = (index.ravel() for index in np.indices((6, 10)))
     keys = {"frame": frame, "label": cell + 1, "centroid_y_px": 0.0, "centroid_x_px": cell * 40.0, "radius_px": 12.0}
