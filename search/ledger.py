@@ -57,6 +57,9 @@ class Ledger:
         self.path = path
         self.events, self._check = _read(path) if path.exists() else ([], 0)
         self._seen = {(e["trial"], e["epoch"]) for e in self.events if e["event"] == "epoch"}
+        self._states: dict[str, TrialState] = {}
+        self._told = 0
+        """How many events the states are made of: a search asks for them often, and there may be millions."""
         self.notes = _drop_torn_tail(path)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._copied = time.monotonic()
@@ -96,19 +99,19 @@ class Ledger:
         return True
 
     def trials(self) -> dict[str, TrialState]:
-        """State of every trial that has an event, in the order of first mention."""
-        states: dict[str, TrialState] = {}
-        for event in self.events:
+        """State of every trial that has an event, in the order of first mention; they change with the ledger."""
+        for event in self.events[self._told :]:
             if not event["trial"]:
                 continue
-            state = states.setdefault(event["trial"], TrialState())
+            state = self._states.setdefault(event["trial"], TrialState())
             if event["event"] == "epoch":
                 state.rows[event["epoch"]] = event
             elif event["event"] in FINAL:
                 state.status, state.ending = FINAL[event["event"]], event
             elif event["event"] == "start":
                 state.status, state.ending = None, {}
-        return states
+        self._told = len(self.events)
+        return dict(self._states)
 
     @property
     def epochs(self) -> int:
