@@ -141,7 +141,7 @@ def _connect(address: str | None, until: float) -> str:
         except (ConnectionError, RuntimeError, ValueError) as fault:
             if time.monotonic() > until:
                 raise ConnectionError(
-                    f"no Ray cluster at {found} ({' '.join(str(fault).split())[:200]}); start one on this machine "
+                    f"no Ray cluster at {found} ({' '.join(str(fault).split()).split('. ')[0].rstrip('.')}); start one on this machine "
                     "(cluster/README.md), or give --address HOST:PORT"
                 ) from fault
             time.sleep(2)

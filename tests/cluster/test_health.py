@@ -45,7 +45,9 @@ def test_no_cluster_is_told_with_a_remedy(
     monkeypatch.setattr(health, "address_file", lambda: tmp_path / "none")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert health.main([]) == 2
-    assert "error: no Ray cluster at auto (Could not find any running Ray instance.)" in capsys.readouterr().err
+    assert (
+        "error: no Ray cluster at auto (Could not find any running Ray instance); start one" in capsys.readouterr().err
+    )
 
 
 def test_storage_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
