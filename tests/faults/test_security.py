@@ -338,14 +338,14 @@ def test_S6_the_report_of_a_hostile_run_unpickles_nothing(canary: Path, tmp_path
 
 
 def _bomb(file: Path) -> None:
-    """Write an archive of 1 GiB of zeros."""
+    """Write an archive of 288 MiB of zeros."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
         for name in ("image.npy", "truth.npy", "foreground.npy"):
             with packed.open(name, "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(
-                    member, {"descr": "<f4", "fortran_order": False, "shape": (1, 8192, 11_000)}
+                    member, {"descr": "<f4", "fortran_order": False, "shape": (1, 8192, 3072)}
                 )
-                for _ in range(43):
+                for _ in range(12):
                     member.write(bytes(2**23))
 
 
