@@ -606,7 +606,7 @@ def test_S11_no_secret_in_what_a_trial_leaves_and_S7_it_is_its_owners(tmp_path: 
             command,
             cwd=tmp_path,
             env=os.environ | planted.ENVIRONMENT | places,
-            preexec_fn=lambda: os.umask(0o002),  # as shared clusters have it
+            umask=0o002,  # as shared clusters have it
             capture_output=True,
             text=True,
             check=False,
