@@ -114,8 +114,9 @@ def network_gallery(record: Record) -> list[Block]:
         name = f"{example.row['target']}: {trial_name(example.row)}"
         iou = number(example.row.get("val_dataset_iou"))
         alt = f"Foreground probability of {name} on a validation crop, truth outlined"
+        zoom = max(1, 256 // max(example.truth.shape))
         picture = pixels.probability(
-            example.image, example.foreground, example.truth, alt, name=f"network_{example.row['trial']}"
+            example.image, example.foreground, example.truth, alt, zoom, f"network_{example.row['trial']}"
         )
         facts = {key: example.row.get(key) for key in FACTS}
         picture = figures.with_data(picture, pd.DataFrame([facts]))

@@ -38,7 +38,7 @@ MOST_POINTS = 3000
 """A scatter plot shows at most this many cells, drawn at random with a fixed seed."""
 MOST_VECTORS = 400
 """More points than this are drawn as pixels inside the figure."""
-MOST_EPOCHS, MOST_LINES = 200, 40
+MOST_EPOCHS, MOST_LINES = 150, 40
 """A learning curve is drawn with at most so many epochs; more curves than this are pixels inside the figure."""
 WIDTH, HEIGHT = 3.5, 2.8
 """Of a figure that stands beside others, inches at 96 px."""
@@ -142,11 +142,11 @@ def learning(curves: Sequence[Curve], target: str, column: str, label: str, look
             style: Any = (0, (4, 2)) if curve.reference else "-"
             line = _thinned(curve.table, column)
             x, y = line["epoch"], line[column]
-            plain = not (curve.best or curve.reference)
-            axis.plot(x, y, color=tint, linewidth=width, linestyle=style, rasterized=(many and plain) or None)
+            flat = (many and not (curve.best or curve.reference)) or None
+            axis.plot(x, y, color=tint, linewidth=width, linestyle=style, rasterized=flat)
             if len(x) == 1 or curve.stopped:
                 mark = "x" if curve.stopped else "o"
-                axis.plot(x.iloc[-1:], y.iloc[-1:], mark, color=tint, markersize=5, mew=1.5)
+                axis.plot(x.iloc[-1:], y.iloc[-1:], mark, color=tint, markersize=5, mew=1.5, rasterized=flat)
         if "loss" in column and min(c.table[column].min() for c in own) > 0:
             _log_scale(axis)
         axis.set(title=short(target), xlabel="epoch", ylabel=label)
