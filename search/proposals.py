@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import BaseTrial, TrialState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -103,8 +103,9 @@ class Proposer:
             self._guarded(lambda: self._begin(key))
 
     def tell_epoch(self, key: str, epoch: int, value: float) -> None:
-        """Take note of a trial's value after an epoch; one that is no finite number is left out."""
-        if isinstance(value, float) and np.isfinite(value) and epoch not in self.told[key].values:
+        """Take note of a trial's value after an epoch; one that is no finite number, or comes after the end, is not."""
+        told = self.told[key]
+        if told.status is None and isinstance(value, float) and np.isfinite(value) and epoch not in told.values:
             self.told[key].values[epoch] = value
             self._guarded(lambda: self.trials[key].report(value, epoch))
 
@@ -128,11 +129,12 @@ class Proposer:
         for target in dict.fromkeys(cell[0] for cell in self.known):
             self.studies[target] = optuna.create_study(study_name=target, direction="maximize", storage=url)
         for key, told in self.told.items():
+            if told.status is not None:
+                self.studies[told.cell[0]].add_trial(self._ended(key))  # at once: each step is a write to the disk
+                continue
             self._begin(key)
             for epoch, value in sorted(told.values.items()):
                 self.trials[key].report(value, epoch)
-            if told.status is not None:
-                self._end(key)
 
     def _guarded(self, step: Callable[[], Any], *, again: bool = False) -> Any:
         """Do a step; where the file fails, say so once and go on in memory, which then holds everything told."""
@@ -157,12 +159,26 @@ class Proposer:
         self.trials[key] = trial
 
     def _end(self, key: str) -> None:
-        told, trial = self.told[key], self.trials[key]
-        state = STATES[str(told.status)]
-        if not told.values:
-            state = TrialState.FAIL
-        value = max(told.values.values()) if state == TrialState.COMPLETE else None
-        self.studies[told.cell[0]].tell(trial, value, state=None if value is not None else state, skip_if_finished=True)
+        told = self.told[key]
+        if (trial := self.trials.get(key)) is not None:  # it had not ended before
+            state, value = _outcome(told)
+            told_state = None if value is not None else state
+            self.studies[told.cell[0]].tell(trial, value, state=told_state, skip_if_finished=True)
+
+    def _ended(self, key: str) -> optuna.trial.FrozenTrial:
+        """Return a trial that has ended, as a study holds it."""
+        told = self.told[key]
+        fixed = optuna.trial.FixedTrial(self._named(told.cell, told.setting))
+        self._suggest(fixed, told.cell[0])
+        state, value = _outcome(told)
+        return optuna.trial.create_trial(
+            state=state,
+            value=value,
+            params=fixed.params,
+            distributions=fixed.distributions,
+            intermediate_values=told.values,
+            user_attrs={"trial": key},
+        )
 
     def _propose(self, target: str, number: int) -> tuple[Cell, Setting]:
         """Let the sampler choose; what was tried before gives way to what was not."""
@@ -188,7 +204,7 @@ class Proposer:
         tried = set() if self.space.continuous else {(told.cell, told.setting) for told in self.told.values()}
         return [row for row in self.rows if row[0][0] == target and row not in tried]
 
-    def _suggest(self, trial: optuna.Trial, target: str) -> tuple[Cell, Setting]:
+    def _suggest(self, trial: BaseTrial, target: str) -> tuple[Cell, Setting]:
         """Run through the space by definition: the encoders follow from the architecture, a single choice is none."""
         cells = [known for known in self.known if known[0] == target]
         architecture = _choice(trial, "architecture", [c[1] for c in cells])
@@ -198,7 +214,7 @@ class Proposer:
         rate, decay, strength = (self._number(trial, name) for name in NUMBERS)
         return (target, architecture, encoder, loss), (rate, decay, strength)
 
-    def _number(self, trial: optuna.Trial, name: str) -> float:
+    def _number(self, trial: BaseTrial, name: str) -> float:
         """Return one of the listed values, or one between them where the space is continuous."""
         listed = getattr(self.space, name)
         low, high = min(listed), max(listed)
@@ -213,6 +229,12 @@ class Proposer:
         return model | dict(zip(NUMBERS, setting, strict=True))
 
 
-def _choice(trial: optuna.Trial, name: str, values: list[Any]) -> Any:
+def _outcome(told: Told) -> tuple[TrialState, float | None]:
+    """State of a trial that has ended, and its value where that is its result."""
+    state = STATES[str(told.status)] if told.values else TrialState.FAIL
+    return state, max(told.values.values()) if state == TrialState.COMPLETE else None
+
+
+def _choice(trial: BaseTrial, name: str, values: list[Any]) -> Any:
     choices = list(dict.fromkeys(values))
     return choices[0] if len(choices) == 1 else trial.suggest_categorical(name, choices)
