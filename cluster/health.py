@@ -140,9 +140,10 @@ def _connect(address: str | None, until: float) -> str:
             return str(session.dashboard_url or "")
         except (ConnectionError, RuntimeError, ValueError) as fault:
             if time.monotonic() > until:
+                told = " ".join(str(fault).split()).split(". ")[0].rstrip(".")
                 raise ConnectionError(
-                    f"no Ray cluster at {found} ({' '.join(str(fault).split()).split('. ')[0].rstrip('.')}); start one on this machine "
-                    "(cluster/README.md), or give --address HOST:PORT"
+                    f"no Ray cluster at {found} ({told}); start one on this machine (cluster/README.md), "
+                    "or give --address HOST:PORT"
                 ) from fault
             time.sleep(2)
 
