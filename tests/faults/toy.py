@@ -131,7 +131,7 @@ def epochs_on_record(folder: Path) -> int:
 def misbehave(behaviour: dict[str, Any], folder: Path, epoch: int, row: Row) -> None:
     """Do what the behaviour says at its ``epoch``, ``times`` times in all (always, without that)."""
     what = behaviour.get("what")
-    if what is None or epoch != behaviour.get("epoch") or not _is_due(behaviour, folder):
+    if what in {None, "slow write"} or epoch != behaviour.get("epoch") or not _is_due(behaviour, folder):
         return
     if what in {"raise", "out of memory"}:
         raise RuntimeError("no such layer" if what == "raise" else "CUDA out of memory. Tried to allocate 2 GiB")
