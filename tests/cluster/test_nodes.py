@@ -212,7 +212,8 @@ def test_gpus_are_packed_a_reference_has_a_node_a_lost_node_costs_nothing_and_a_
     own = stories(told, halves)
     for node, gpu in {(s["node"], *s["gpus"]) for s in own}:
         spans = [(s["began"], s["last"]) for s in own if (s["node"], *s["gpus"]) == (node, gpu)]
-        assert max(sum(a <= moment < b for a, b in spans) for moment, _ in spans) == 2, f"GPU {gpu} of {node} is shared"
+        most = max(sum(a <= moment < b for a, b in spans) for moment, _ in spans)
+        assert most == 2 or (node == "c" and most == 1), f"{most} trials at a time on GPU {gpu} of {node}"
     assert {(s["node"], *s["gpus"]) for s in own} >= {("a", "0"), ("b", "0"), ("b", "1")}
     moved = {s["trial"] for s in own if s["node"] == "b"} & {s["trial"] for s in own if s["node"] in ("a", "c")}
     assert len(moved) >= 4
