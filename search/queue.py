@@ -40,6 +40,8 @@ class Queue(Searcher):
         Where further trials come from once `waiting` is empty, None for nowhere.
     at_once
         Most trials that Ray gets before one of them has ended; None for as many as it asks for.
+    at_last
+        Trials that come again when all others have ended.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Queue(Searcher):
         place: Callable[[TrialConfig], TrialConfig],
         source: Source | None = None,
         at_once: int | None = None,
+        at_last: Callable[[], list[TrialConfig]] = list,
     ) -> None:
         super().__init__()
         self.waiting = deque(waiting)
@@ -56,6 +59,7 @@ class Queue(Searcher):
         self.place = place
         self.source = source
         self.at_once = at_once
+        self.at_last = at_last
         self.under_way: set[str] = set()
         self.given: dict[str, TrialConfig] = {}
         self.refused = False
@@ -90,6 +94,8 @@ class Queue(Searcher):
         while True:
             if not self.waiting and self.source is not None and not self.refused:
                 self.waiting.extend(self.source.next())
+            if not self.waiting and not self.under_way:
+                self.waiting.extend(self.at_last())
             if not self.waiting:
                 return None
             trial = self.waiting.popleft()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -160,6 +161,7 @@ def summary(
     baseline = {CLASSICAL: {part: scores_of(CLASSICAL, refs, dataset, read) for part, refs in parts.items()}}
     status = trials["status"].value_counts()
     schedule = Bracket(config.schedule.grace_epochs, config.train.max_epochs, config.schedule.reduction_factor)
+    stopped = [state.ending for state in ledger.trials().values() if state.status == "stopped"]
     return {
         "dataset": {
             "path": str(dataset.path),
@@ -201,8 +203,7 @@ def summary(
             "encoder_weights": sorted({str(t.encoder_weights or "none") for t in plan.trials}),
             "stops": [
                 {k: event.get(k) for k in ("trial", "epoch", "rung", "value", "cutoff")}
-                for event in ledger.events
-                if event["event"] == "stop"
+                for event in sorted(stopped, key=itemgetter("time"))
             ],
             "infeasible": [vars(cell) for cell in plan.infeasible],
         },

@@ -1,9 +1,10 @@
 """Ray's view of early stopping: every result goes to the ledger first, then `search.asha` judges it.
 
 Trials are compared within one target only. References are never stopped and enter no rung. A result that is no finite
-number ends its trial and enters no rung. A trial that ran out of memory comes back once, with more of it; one that
-failed, hung or lost its process comes back as often as `TRIES` says. The brackets are rebuilt from the ledger, never
-from Ray's own state.
+number ends its trial and enters no rung. Where every trial of a target failed or was stopped, the best of those stopped
+goes on, compared no more: every target finishes a trial if one of its trials can. A trial that ran out of memory comes
+back once, with more of it; one that failed, hung or lost its process comes back as often as `TRIES` says. The brackets
+are rebuilt from the ledger, never from Ray's own state.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from search.watchdog import has_hung
 from search.worker import DISK_FULL, ERROR, OUT_OF_MEMORY, UNREACHED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
@@ -69,10 +70,12 @@ class Judge:
         self.trials = {trial.id: trial for trial in trials}
         self.schedule = schedule
         self.brackets: dict[str, Bracket] = {}
+        self.spared: set[str] = set()
+        """Trials that go on after they were stopped."""
 
     def judge(self, trial: TrialConfig, row: Row) -> Decision:
         """Decision on one epoch of `trial`; records it in its target's rungs."""
-        if trial.reference or not self.schedule.asha or row["epoch"] >= trial.epochs:
+        if trial.reference or trial.id in self.spared or not self.schedule.asha or row["epoch"] >= trial.epochs:
             return CONTINUE
         bracket = self.brackets.setdefault(
             trial.target, Bracket(self.schedule.grace_epochs, trial.epochs, self.schedule.reduction_factor)
@@ -81,14 +84,42 @@ class Judge:
 
     def replay(self, ledger: Ledger) -> dict[str, Decision]:
         """Rebuild the brackets from the ledger; return the decision that stopped each stopped trial."""
-        stopped = {}
+        decided, ended = dict[str, Decision](), set[str]()
         for event in ledger.events:
-            if event["event"] != "epoch" or event["trial"] not in self.trials or is_diverged(event):
-                continue
-            decision = self.judge(self.trials[event["trial"]], event)
-            if decision.stop:
-                stopped[event["trial"]] = decision
-        return stopped
+            trial = event["trial"]
+            if event["event"] == "stop":
+                ended.add(trial)
+            elif event["event"] == "start" and trial in ended:
+                self.spared.add(trial)
+                decided.pop(trial, None)
+            elif event["event"] == "epoch" and trial in self.trials and not is_diverged(event):
+                decision = self.judge(self.trials[trial], event)
+                if decision.stop:
+                    decided[trial] = decision
+        return decided
+
+
+def second_chances(trials: Iterable[TrialConfig], states: Mapping[str, TrialState]) -> list[TrialConfig]:
+    """Return, of each target of which every trial failed or was stopped, the stopped one that came furthest.
+
+    The first trial to reach a rung goes on there; this is for the case that it failed, or diverged, after that.
+    """
+    chosen: dict[str, TrialConfig] = {}
+    by_target: dict[str, list[TrialConfig]] = {}
+    for trial in trials:
+        by_target.setdefault(trial.target, []).append(trial)
+    for target, own in by_target.items():
+        status = {trial.id: states[trial.id].status if trial.id in states else None for trial in own}
+        stopped = [trial for trial in own if status[trial.id] == "stopped"]
+        if stopped and set(status.values()) <= {"stopped", "failed", "diverged"}:
+            chosen[target] = max(stopped, key=lambda trial: _came_to(states[trial.id]))
+    return list(chosen.values())
+
+
+def _came_to(state: TrialState) -> tuple[int, float]:
+    """Epoch at which a trial was stopped, and its value there."""
+    last = max(state.rows)
+    return last, float(state.rows[last]["rung_metric"])
 
 
 def has_come_back(ledger: Ledger, trial: str) -> bool:
@@ -170,6 +201,8 @@ class LedgerScheduler(FIFOScheduler):
         if config.id in self.given_up:
             tune_controller.stop_trial(trial)
             return
+        if self.ledger.trials().get(config.id, TrialState()).status == "stopped":
+            self.judge.spared.add(config.id)
         self.ledger.append("start", config.id)
         for watcher in self.watchers:
             watcher.started(config)

@@ -18,9 +18,9 @@ from data_io.secrecy import is_secret
 from search import checkpoints, nodes
 from search.changes import MADE_WITH
 from search.metrics import COLUMNS, rows_until
-from search.proposed import proposals_left
+from search.proposed import proposals_left, with_proposed
 from search.queue import Queue
-from search.scheduler import Judge, LedgerScheduler, Watcher
+from search.scheduler import Judge, LedgerScheduler, Watcher, second_chances
 from search.signals import Halted
 from search.watchdog import remove_empty_notes
 from search.worker import Train, train_network, work
@@ -47,7 +47,7 @@ SETTLED = {"completed", "stopped", "failed", "diverged"}
 
 def needs_training(config: Config, plan: Plan, ledger: Ledger) -> bool:
     """Whether a trial is left to train, or to be proposed, under this budget."""
-    left = _waiting(plan, ledger) or proposals_left(config, plan, ledger)
+    left = _waiting(plan, ledger) or proposals_left(config, plan, ledger) or _at_last(plan, ledger)
     return bool(left) and not _ended(ledger, config)
 
 
@@ -90,7 +90,8 @@ def search(
     if store is not None:
         refuse_apart([shares.place(trial) for trial in waiting])
     alone = not grows and one_at_a_time([shares.place(trial) for trial in waiting], ray.cluster_resources())
-    queue = Queue(waiting, budget.may_start, shares.place, proposes, 1 if alone else None)
+    at_last = partial(_at_last, plan, ledger)
+    queue = Queue(waiting, budget.may_start, shares.place, proposes, 1 if alone else None, at_last)
     ledger.append(SITTING, "", host=socket.gethostname(), pid=os.getpid())
     scheduler = LedgerScheduler(ledger, judge, [*watchers, queue], budget.spent, queue.put_back, say)
     minutes = config.resources.hang_minutes
@@ -141,6 +142,10 @@ def take_over(ledger: Ledger, trials: list[TrialConfig], run_dir: Path) -> int:
 def _waiting(plan: Plan, ledger: Ledger) -> list[TrialConfig]:
     states = ledger.trials()
     return [t for t in plan.trials if t.id not in states or states[t.id].status not in SETTLED]
+
+
+def _at_last(plan: Plan, ledger: Ledger) -> list[TrialConfig]:
+    return second_chances(with_proposed(plan, ledger).trials, ledger.trials())
 
 
 def _settle_interrupted(ledger: Ledger, plan: Plan, decided: dict[str, Any]) -> None:

@@ -101,6 +101,20 @@ def test_a_stopped_trial_is_pruned_with_its_values_and_a_failed_one_no_result(tm
     assert trials[1].intermediate_values == {1: 0.5}
 
 
+def test_a_trial_that_goes_on_after_its_end_is_told_as_it_ended_first() -> None:
+    proposer = Proposer(CONFIG, planned().rows)
+    place = proposer.ask()
+    assert place is not None
+    proposer.begin("a", *place)
+    proposer.tell_epoch("a", 1, 0.5)
+    proposer.tell_end("a", "stopped")
+    proposer.begin("a", *place)
+    proposer.tell_epoch("a", 2, 0.9)
+    proposer.tell_end("a", "completed")
+    [trial] = proposer.studies["two_class"].trials
+    assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {1: 0.5})
+
+
 def test_a_file_that_cannot_be_written_is_said_once_and_hurts_nothing(tmp_path: Path) -> None:
     said: list[str] = []
     proposer = Proposer(CONFIG, planned().rows, None, tmp_path / "missing" / "optuna.db", say=said.append)

@@ -70,3 +70,13 @@ def test_no_more_is_proposed_once_the_budget_refuses() -> None:
     queue = queue_of(may_start=lambda trial: trial is FIRST, source=proposals)
     assert [suggested(queue), suggested(queue), suggested(queue)] == [FIRST.id, None, None]
     assert proposals.trials == [THIRD]
+
+
+def test_what_comes_at_last_is_asked_for_when_all_others_have_ended() -> None:
+    left = [SECOND]
+    queue = queue_of(FIRST, at_last=lambda: [left.pop()] if left else [])
+    assert [suggested(queue), suggested(queue)] == [FIRST.id, None]
+    queue.ended(FIRST, "failed", "")
+    assert [suggested(queue), suggested(queue)] == [SECOND.id, None]
+    queue.ended(SECOND, "completed", "")
+    assert suggested(queue) == Searcher.FINISHED

@@ -16,7 +16,7 @@ from search.config import load
 from search.feasibility import Feasibility
 from search.ledger import Ledger
 from search.metrics import COLUMNS
-from search.scheduler import Judge, LedgerScheduler
+from search.scheduler import Judge, LedgerScheduler, second_chances
 from search.space import Plan, TrialConfig, plan
 from search.tuning import SETTLED, Budget, end_by_budget, needs_training, one_at_a_time
 from search.worker import DISK_FULL, ERROR
@@ -121,6 +121,30 @@ def test_the_rungs_rebuilt_from_the_ledger_are_those_that_decided(tmp_path: Path
     again = Judge(PLAN.trials, CONFIG.schedule)
     assert set(again.replay(Ledger(tmp_path / "ledger.jsonl"))) == stopped
     assert again.brackets["two_class"].recorded == judge.judge.brackets["two_class"].recorded
+
+
+def test_where_all_trials_of_a_target_failed_or_were_stopped_the_best_of_them_goes_on_and_is_compared_no_more(
+    tmp_path: Path,
+) -> None:
+    judge, _ = scheduler(tmp_path)
+    first, *others = of_target("star")
+    answers = [judge.on_trial_result(None, ray_trial(first), row(1, 0.9))]  # type: ignore[arg-type]
+    for place, trial in enumerate(others):
+        assert not second_chances(PLAN.trials, judge.ledger.trials())
+        answers.append(judge.on_trial_result(None, ray_trial(trial), row(1, 0.8 - 0.1 * place)))  # type: ignore[arg-type]
+    assert answers == [TrialScheduler.CONTINUE] + [TrialScheduler.STOP] * len(others)
+    assert not second_chances(PLAN.trials, judge.ledger.trials())
+    judge.on_trial_result(None, ray_trial(first), row(2, math.nan))  # type: ignore[arg-type]
+    assert second_chances(PLAN.trials, judge.ledger.trials()) == [others[0]]
+    judge.on_trial_add(None, ray_trial(others[0]))  # type: ignore[arg-type]
+    for epoch in range(1, 9):
+        assert judge.on_trial_result(None, ray_trial(others[0]), row(epoch, 0.0)) == TrialScheduler.CONTINUE  # type: ignore[arg-type]
+    again = Judge(PLAN.trials, CONFIG.schedule)
+    assert others[0].id not in again.replay(Ledger(tmp_path / "ledger.jsonl"))
+    assert (again.spared, again.brackets) == (judge.judge.spared, judge.judge.brackets)
+    judge.on_trial_result(None, ray_trial(others[0]), row(9, 0.0))  # type: ignore[arg-type]
+    assert judge.ledger.trials()[others[0].id].status == "completed"
+    assert not second_chances(PLAN.trials, judge.ledger.trials())
 
 
 def test_a_trial_that_fails_comes_again_once_and_then_keeps_its_traceback(tmp_path: Path) -> None:
