@@ -157,3 +157,13 @@ def trial_of(epochs: int) -> Any:
         weight_decay=1e-4, augmentation=0.5, seed=1, crop=64, output_stride=None, encoder_weights=None, reference=False,
         epochs=epochs, cpus=1.0, train=CONFIG.train,
     )  # fmt: skip
+
+
+def test_the_loss_of_a_node_is_told_from_the_death_of_a_process(tmp_path: Path) -> None:
+    from search.scheduler import TRIES, cause_of_death
+
+    died = "ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.\n"
+    lost = "The actor died because its node has died. Node Id: fd3f\n the actor's node was terminated unexpectedly"
+    assert cause_of_death(died + lost, tmp_path) == "node"
+    assert cause_of_death(died + "The actor is dead because its worker process has died.", tmp_path) == "death"
+    assert TRIES["node"] > 100 * TRIES["death"]
