@@ -44,12 +44,11 @@ def agreement_chapter(results: Results, looks: Mapping[str, Look]) -> Section | 
             f"{significant(row['loa_low'])} to {significant(row['loa_high'])}",
             number(row["ccc"], 2),
             Cell(number(row["tfe"], 2), strong=row["tfe"] == best, below=_tfe_interval(row)),
-            number(row["tfe_matched"], 2),
-            number(row["tfe_detection"], 2),
+            f"{number(row['tfe_matched'], 2)} / {number(row['tfe_detection'], 2)}",
         ]
         rows.append([*cells, row["verdict"]] if in_words else cells)
     columns = (
-        "trait", "method", "cells", "bias", "bias %", "95 % limits", "CCC", "TFE", "TFE: outlines", "TFE: detection",
+        "trait", "method", "cells", "bias", "bias %", "95 % limits", "CCC", "TFE", "of it outlines / detection",
         *(["in words"] if in_words else []),
     )  # fmt: skip
     reasons = sorted({reason for reason in table["reason"] if reason})

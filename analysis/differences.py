@@ -71,7 +71,7 @@ def _same_cells(results: Results, paired: pd.DataFrame, pooled: pd.DataFrame) ->
                 significant(other.get("n_eff")),
             ]
         )
-    columns = ("trait", "pair", *TESTED, "in words", "p, pooled cells (caution)", "n_eff of the pooled")
+    columns = ("trait", "pair", *TESTED, "in words", "pooled p (caution)", "pooled n_eff")
     note = (
         f"Cells are paired by {results.study.matched_by}. Small print: 95 % interval. p (Holm) is adjusted over the "
         "independent traits and pairs; radius follows area, shape index circularity. comparisons.csv has more columns."
