@@ -216,11 +216,15 @@ class StoredRun(Unstored):
         wanted = {n: facts for n, facts in there.items() if n.split("/")[0] not in {*NOT_STORED, HEAD, LEDGERS}}
         record = _read_record(self.folder)
         missing = [n for n, facts in wanted.items() if record.get(n) != [facts.etag, *_stat(self.folder / n)]]
+        if not (self.folder / DATASET).exists():  # a data set that was stored from another folder of this machine
+            missing = [
+                n for n in missing if not n.startswith(f"{DATASET}/") or record.get(n, [""])[0] != wanted[n].etag
+            ]
         if missing:
             say(f"bringing {len(missing)} files of {self.place}")
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda name: self.store.get(name, self.folder / name), sorted(missing, key=_last)))
-        self._note(wanted)
+        self._note({name: wanted[name] for name in missing})
 
     def _parts(self, under: str) -> bytes:
         """Return the ledger of a sitting; a part that is being replaced is there as it was or as it will be."""
