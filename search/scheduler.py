@@ -100,18 +100,18 @@ class Judge:
 
 
 def second_chances(trials: Iterable[TrialConfig], states: Mapping[str, TrialState]) -> list[TrialConfig]:
-    """Return, of each target of which every trial failed or was stopped, the stopped one that came furthest.
+    """Return, of each target of which every trial that began failed or was stopped, the stopped one that came furthest.
 
     The first trial to reach a rung goes on there; this is for the case that it failed, or diverged, after that.
     """
     chosen: dict[str, TrialConfig] = {}
     by_target: dict[str, list[TrialConfig]] = {}
     for trial in trials:
-        by_target.setdefault(trial.target, []).append(trial)
+        if trial.id in states:
+            by_target.setdefault(trial.target, []).append(trial)
     for target, own in by_target.items():
-        status = {trial.id: states[trial.id].status if trial.id in states else None for trial in own}
-        stopped = [trial for trial in own if status[trial.id] == "stopped"]
-        if stopped and set(status.values()) <= {"stopped", "failed", "diverged"}:
+        stopped = [trial for trial in own if states[trial.id].status == "stopped"]
+        if stopped and {states[trial.id].status for trial in own} <= {"stopped", "failed", "diverged"}:
             chosen[target] = max(stopped, key=lambda trial: _came_to(states[trial.id]))
     return list(chosen.values())
 
