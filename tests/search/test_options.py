@@ -57,7 +57,7 @@ def test_resume_refuses_a_folder_that_is_no_run(tmp_path: Path) -> None:
 
 
 def test_resume_refuses_another_configuration() -> None:
-    with pytest.raises(BadInput, match="--resume goes on with the run's own configuration.*; see --help"):
+    with pytest.raises(BadInput, match=r"--resume goes on with the run's own configuration.*; see --help"):
         parse(["--resume", "run", "--preset", "paper"])
 
 
