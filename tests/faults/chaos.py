@@ -77,7 +77,8 @@ class Chaos:
         )
         endings = self._shuffled([self.kill_driver, self.terminate, self.interrupt, self.kill_ray, self.fill_disk])
         rests = self._shuffled(
-            [self.damage_checkpoint, self.tear_ledger, self.lose_ledger_lines, self.leave_lock, self.damage_optuna]
+            [self.damage_checkpoint, self.tear_ledger, self.lose_ledger_lines, self.leave_lock, self.damage_optuna],
+            2 * SITTINGS,
         )
         for number in range(SITTINGS):
             if time.monotonic() > self.deadline - 90:
@@ -90,16 +91,17 @@ class Chaos:
             if not self._goes_on():
                 break
             endings[number]()
-            rests[number]()
+            for damage in rests[2 * number : 2 * number + 2]:
+                damage()
         self.search.begin("--resume")
         return self.verdict(self.search.finish(600))
 
-    def _shuffled(self, all_of: list[Callable[[], None]]) -> list[Callable[[], None]]:
-        """Each of some, in any order, until there is one for every sitting."""
+    def _shuffled(self, all_of: list[Callable[[], None]], number: int = SITTINGS) -> list[Callable[[], None]]:
+        """Each of some, in any order, until there are so many."""
         drawn: list[Callable[[], None]] = []
-        while len(drawn) < SITTINGS:
+        while len(drawn) < number:
             drawn += self.random.sample(all_of, len(all_of))
-        return drawn[:SITTINGS]
+        return drawn[:number]
 
     def _goes_on(self) -> bool:
         """Let a few epochs pass; whether the search still runs then."""
@@ -167,8 +169,9 @@ class Chaos:
         if found:
             file, how = self.random.choice(found), self.random.choice(["cut", "empty", "flipped", "absent"])
             file = max(file.parent.parent.glob("epoch_*/state.ckpt"), key=lambda p: checkpoints.epoch_of(p.parent))
-            corrupt(file, how)
-            self.tell(f"{file.relative_to(self.search.folder)} {how}")
+            if file.stat().st_size:
+                corrupt(file, how)
+                self.tell(f"{file.relative_to(self.search.folder)} {how}")
 
     def tear_ledger(self) -> None:
         """Cut the last line of the ledger."""
@@ -192,9 +195,10 @@ class Chaos:
 
     def damage_optuna(self) -> None:
         """Damage Optuna's file."""
-        how = self.random.choice(["cut", "empty", "flipped", "absent"])
-        corrupt(self.search.folder / "optuna.db", how)
-        self.tell(f"optuna.db {how}")
+        file, how = self.search.folder / "optuna.db", self.random.choice(["cut", "empty", "flipped", "absent"])
+        if file.exists() and file.stat().st_size:
+            corrupt(file, how)
+            self.tell(f"optuna.db {how}")
 
     def _expect(self, code: int, wanted: int) -> int:
         if code != wanted:
