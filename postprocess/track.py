@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from postprocess.morphology import compact
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -16,15 +18,29 @@ LEAST_OVERLAP = 0.1
 """Two cells of less intersection over union are never linked."""
 GAP = 1
 """A cell may be missing in this many frames in a row."""
+STRIP = 1 << 22
+"""Pixels of two frames compared at once."""
 
 
 def link(frames: Iterable[tuple[int, NDArray[np.integer]]]) -> dict[int, dict[int, int]]:
     """Return frame -> label -> track (1, 2, ...) of ``(frame number, (Y, X) labels)`` in order of time.
 
-    A dividing cell goes on as the daughter that overlaps it most; the other starts a track.
+    A dividing cell goes on as the daughter that overlaps it most; the other starts a track. A round cell that moves by
+    more than 1.4 times its radius between two frames overlaps too little and is not followed.
     """
     linker = Linker()
     return {frame: linker.step(frame, labels) for frame, labels in frames}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The cells of a frame, 1 to n in ``cells`` ``(Y, X)``; of each its pixels, its track and whether it goes on."""
+
+    frame: int
+    cells: NDArray[np.int32]
+    area: NDArray[np.int64]
+    track: NDArray[np.int64]
+    continued: NDArray[np.bool_]
 
 
 @dataclass
@@ -32,54 +48,67 @@ class Linker:
     """Links frame by frame and remembers only the frames a gap can reach."""
 
     tracks: int = 0
-    recent: list[tuple[int, NDArray[np.integer], dict[int, int]]] = field(default_factory=list)
-    """Frame, labels and the label -> track of the cells not yet continued, latest frame last."""
+    recent: list[Seen] = field(default_factory=list)
+    """Frames seen, the latest last."""
 
     def step(self, frame: int, labels: NDArray[np.integer]) -> dict[int, int]:
         """Return label -> track of the next frame."""
-        self.recent = [entry for entry in self.recent if frame - entry[0] <= GAP + 1]
-        waiting = {int(label) for label in np.unique(labels)} - {0}
-        found: dict[int, int] = {}
-        for _, earlier, unfinished in reversed(self.recent):
-            for before, after in pair(earlier, labels, set(unfinished), waiting):
-                found[after] = unfinished.pop(before)
-                waiting.discard(after)
-        for label in sorted(waiting):
-            self.tracks += 1
-            found[label] = self.tracks
-        self.recent.append((frame, labels, dict(found)))
-        return dict(sorted(found.items()))
+        self.recent = [seen for seen in self.recent if frame - seen.frame <= GAP + 1]
+        ids, cells = compact(labels)
+        area = np.bincount(cells.ravel(), minlength=len(ids) + 1)[1:]
+        now = Seen(frame, cells, area, np.zeros(len(ids), np.int64), np.zeros(len(ids), np.bool_))
+        for earlier in reversed(self.recent):
+            before, after = pair(earlier, now)
+            now.track[after] = earlier.track[before]
+            earlier.continued[before] = True
+        fresh = now.track == 0
+        now.track[fresh] = self.tracks + 1 + np.arange(np.count_nonzero(fresh))
+        self.tracks += int(np.count_nonzero(fresh))
+        self.recent.append(now)
+        return dict(zip(ids.tolist(), now.track.tolist(), strict=True))
 
 
-def pair(
-    before: NDArray[np.integer], after: NDArray[np.integer], old: set[int], new: set[int]
-) -> list[tuple[int, int]]:
-    """Return the pairs (old label, new label) of largest total intersection over union, among the labels given."""
+def pair(before: Seen, after: Seen) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the places of the pairs of largest total intersection over union, among cells not linked yet."""
     from scipy.optimize import linear_sum_assignment
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    if not old or not new or before.shape != after.shape:
-        return []
-    rows, columns = np.array(sorted(old)), np.array(sorted(new))
-    overlap = _overlap(before, after, rows, columns)
-    union = _areas(before, rows)[:, None] + _areas(after, columns)[None] - overlap
-    iou = overlap / union
-    chosen = zip(*linear_sum_assignment(iou, maximize=True), strict=True)
-    return [(int(rows[i]), int(columns[j])) for i, j in chosen if iou[i, j] >= LEAST_OVERLAP]
+    old, new, shared = _shared(before.cells, after.cells)
+    iou = shared / (before.area[old] + after.area[new] - shared)
+    possible = (iou >= LEAST_OVERLAP) & ~before.continued[old] & (after.track[new] == 0)
+    old, new, iou = old[possible], new[possible], iou[possible]
+    n_old, n = len(before.area), len(before.area) + len(after.area)
+    group = connected_components(coo_array((iou, (old, n_old + new)), shape=(n, n)), directed=False)[1][old]
+    order = np.argsort(group, kind="stable")
+    chosen = []  # cells that may be linked to each other, group by group: a table of all cells of a frame is too large
+    for places in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        if len(places) > 1:
+            (rows, i), (columns, j) = (np.unique(cells[places], return_inverse=True) for cells in (old, new))
+            table, place = np.zeros((len(rows), len(columns))), np.full((len(rows), len(columns)), -1)
+            table[i, j], place[i, j] = iou[places], places
+            found = place[linear_sum_assignment(table, maximize=True)]
+            places = found[found >= 0]
+        chosen.append(places)
+    best = np.concatenate(chosen)
+    return old[best], new[best]
 
 
-def _overlap(
-    before: NDArray[np.integer], after: NDArray[np.integer], rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return the pixels each old and new label share, ``(len(rows), len(columns))``."""
-    both = (before > 0) & (after > 0)
-    i, j = np.searchsorted(rows, before[both]), np.searchsorted(columns, after[both])
-    known = (i < len(rows)) & (j < len(columns))
-    i, j, a, b = i[known], j[known], before[both][known], after[both][known]
-    known = (rows[i] == a) & (columns[j] == b)
-    counts = np.bincount(i[known] * len(columns) + j[known], minlength=len(rows) * len(columns))
-    return counts.reshape(len(rows), len(columns))
-
-
-def _areas(labels: NDArray[np.integer], ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    present, area = np.unique(labels, return_counts=True)
-    return np.asarray(area[np.searchsorted(present, ids)])
+def _shared(
+    before: NDArray[np.int32], after: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the places of every old and new cell that share pixels, and how many; none in frames of other sizes."""
+    codes, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    n = int(after.max(initial=0)) + 1
+    rows = max(1, STRIP // max(before.shape[1], 1))
+    for top in range(0, len(before) if before.shape == after.shape else 0, rows):
+        a, b = before[top : top + rows], after[top : top + rows]
+        both = (a > 0) & (b > 0)
+        found, count = np.unique(a[both].astype(np.int64) * n + b[both], return_counts=True)
+        codes.append(found)
+        counts.append(count)
+    pairs, place = np.unique(np.concatenate(codes), return_inverse=True)
+    shared = np.zeros(len(pairs), np.int64)
+    np.add.at(shared, place, np.concatenate(counts))
+    old, new = np.divmod(pairs, n)
+    return old - 1, new - 1, shared

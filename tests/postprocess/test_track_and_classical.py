@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
 
 from postprocess.classical import segment
-from postprocess.track import link
+from postprocess.track import LEAST_OVERLAP, link
 
 
 def squares(*corners: tuple[int, int] | None) -> np.ndarray:
@@ -36,6 +40,36 @@ def test_a_dividing_cell_goes_on_as_its_larger_daughter_and_the_other_starts_a_t
     apart[5:15, 4:20], apart[5:15, 21:31], apart[20:28, 20:28] = 1, 2, 3
     tracks = link([(0, mother), (1, apart), (2, apart)])
     assert tracks == {0: {7: 1}, 1: {1: 1, 2: 2, 3: 3}, 2: {1: 1, 2: 2, 3: 3}}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_links_have_the_largest_total_overlap_there_is(seed):
+    rng = np.random.default_rng(seed)
+    middles, pixels = rng.uniform(0, 100, (60, 2)), np.stack(np.mgrid[:100, :100], axis=-1)
+    moved = middles + rng.normal(0, 6, middles.shape)
+    one, other = (cKDTree(each).query(pixels)[1] for each in (middles, moved))
+    one, other = np.where(one > 5, one, 0), np.where(other > 5, other, 0)
+    shape = one.max() + 1, other.max() + 1
+    both = np.bincount(one.ravel() * shape[1] + other.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+    iou = (both / np.maximum(both.sum(1)[:, None] + both.sum(0)[None] - both, 1))[1:, 1:]
+    iou[iou < LEAST_OVERLAP] = 0
+    tracks = link([(0, one), (1, other)])
+    links = [(a - 1, b - 1) for a, track in tracks[0].items() for b, same in tracks[1].items() if same == track]
+    assert (np.count_nonzero(iou, axis=1) > 1).any(), "there is a choice"
+    assert min(iou[place] for place in links) >= LEAST_OVERLAP
+    best = iou[linear_sum_assignment(iou, maximize=True)].sum()
+    np.testing.assert_allclose(sum(iou[place] for place in links), best)
+
+
+def test_memory_does_not_go_with_the_square_of_the_number_of_cells():
+    cells = np.kron(np.arange(1, 22_501, dtype=np.int32).reshape(150, 150), np.ones((4, 4), np.int32))
+    cells[::4] = cells[:, ::4] = 0
+    tracemalloc.start()
+    tracks = link([(0, cells), (1, np.roll(cells, 1, axis=0))])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert tracks[1] == tracks[0]
+    assert peak < 100e6
 
 
 def right(truth, tracks, step: int = 1) -> float:
