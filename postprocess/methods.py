@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_io.errors import BadInput
@@ -11,7 +13,7 @@ from postprocess import star, three_class, two_class
 from postprocess.sizes import drop_small, median_diameter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -68,13 +70,36 @@ def target_named(name: str) -> Target:
 
 
 def params_from(target: str, values: Mapping[str, Any]) -> Any:
-    """Return a target's ``Params`` from stored values; missing ones keep their default, unknown ones are refused."""
+    """Return a target's ``Params`` from stored values; missing ones keep their default, unknown ones are refused.
+
+    Raises
+    ------
+    BadInput
+        An unknown target or name, or a value of another kind than its default: a number, finite and of pixels not
+        negative, or true or false.
+    """
     kind = target_named(target).Params
+    if not isinstance(values, Mapping):
+        raise BadInput(f"{target} decode parameters: {values!r} is no table of names and values; fit them again")
     known = [field.name for field in fields(kind)]
-    unknown = sorted(set(values) - set(known))
+    unknown = sorted(str(name) for name in values if name not in known)
     if unknown:
         raise BadInput(f"{target} decode parameters: unknown {', '.join(unknown)}; known are {', '.join(known)}")
+    default = kind()
+    for name, value in values.items():
+        if not _fits(value, getattr(default, name)):
+            usual = f"{getattr(default, name)!r} by default"
+            raise BadInput(f"{target} decode parameters: {name} is {value!r}, and {usual}; fit them again")
     return kind(**values)
+
+
+def _fits(value: Any, default: bool | float) -> bool:
+    """Say whether a stored value is of the kind of its default."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, int):
+        return isinstance(value, Integral) and int(value) >= 0
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def decode(target: str, prediction: Prediction, values: Mapping[str, Any]) -> NDArray[np.int32]:

@@ -323,6 +323,32 @@ def test_empty_and_full_frames(target, shape):
         assert not cells[labels == 0].any()
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"core_bias": "wide"}, "core_bias is 'wide', and 0.0 by default"),
+        ({"core_bias": float("nan")}, "core_bias is nan"),
+        ({"min_core": None}, "min_core is None"),
+        ({"min_area": 1.5}, "min_area is 1.5"),
+        ({"min_area": -5}, "min_area is -5"),
+        ({"min_blob": True}, "min_blob is True"),
+        ({"paper_gap": "no"}, "paper_gap is 'no'"),
+        ({"paper_gap": 1}, "paper_gap is 1"),
+        ([1, 2], "no table of names"),
+        ({1: 2}, "unknown 1"),
+    ],
+)
+def test_stored_parameters_of_another_kind_are_refused(values, told):
+    with pytest.raises(BadInput, match=f"three_class decode parameters: .*{told}"):
+        methods.params_from("three_class", values)
+
+
+def test_stored_parameters_may_be_any_numbers_of_their_kind():
+    values = {"core_bias": 0, "min_core": np.int64(3), "paper_gap": True}
+    assert methods.params_from("three_class", values) == three_class.Params(core_bias=0.0, min_core=3, paper_gap=True)
+    assert methods.params_from("star", {"nms": np.float32(0.5)}).nms == 0.5
+
+
 def test_names_parameters_and_arrays_are_checked():
     with pytest.raises(BadInput, match="two_class, three_class, star"):
         methods.target_named("four_class")
