@@ -18,7 +18,7 @@ from data_io.errors import BadInput
 from data_io.files import write_bytes
 from data_io.ngff import LEVEL
 from postprocess.colours import of_labels
-from postprocess.frame_store import FrameStore
+from postprocess.frame_store import MARK, FrameStore
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -38,7 +38,10 @@ class LabelStore:
         self._stores: dict[tuple[str, str], FrameStore] = {}
 
     def prepare(self, methods: Sequence[str]) -> None:
-        """Make room for the methods on every field; what is there already is kept."""
+        """Make room for the methods on every field; their cells that are there already are kept.
+
+        Methods that are no longer among them are no longer listed; label images of other programs stay.
+        """
         from data_io.zarr_io import attributes, set_attributes
 
         fields = list(self.dataset.fields.values())
@@ -54,8 +57,8 @@ class LabelStore:
             self._stores[field.name, ""] = _frames(folder, image, field.dtype, "tcyx")
             set_attributes(self.path, group, {})
             listed = attributes(self.path, group).get("ome", {}).get("labels", [])
-            everything = [*listed, *(method for method in methods if method not in listed)]
-            set_attributes(self.path, group, ngff.labels(everything))
+            kept = [name for name in listed if name in methods or not (folder / "labels" / name / MARK).is_dir()]
+            set_attributes(self.path, group, ngff.labels([*kept, *(name for name in methods if name not in kept)]))
             for method in methods:
                 known = (folder / "labels" / method / "zarr.json").is_file()
                 colours = colours_of(attributes(self.path, f"{group}/{method}")) if known else []

@@ -21,6 +21,8 @@ from data_io import geojson, rois
 from data_io.errors import BadInput
 from data_io.polygons import fill
 from postprocess import exchange, outlines, trackmate
+from postprocess.export import open_dataset
+from postprocess.predictions import PredictionStore
 from postprocess.run import main, run
 from postprocess.three_class import part
 
@@ -226,6 +228,26 @@ def test_the_command_writes_all_kinds_and_refuses_others(make_run, capsys):
     (run_dir / "exports").write_text("in the way")
     with pytest.raises(BadInput, match="cannot be written"):
         exchange.write_exports(run_dir, ["binary"])
+
+
+def test_a_method_that_is_gone_is_written_no_more_and_comes_back(make_run):
+    run_dir = make_run()
+    run(run_dir, "sync")
+    predictions = PredictionStore.open(run_dir / "predictions.zarr")
+    facts, [ref, *_] = predictions.attrs("star"), predictions.frames("star")
+    prediction = predictions.read("star", ref)
+    predictions.remove_method("star")
+    run(run_dir, "sync")
+    exchange.write_exports(run_dir, ["geojson"])
+    assert {path.name for path in (run_dir / "exports").iterdir()} == {"two_class", "three_class", "truth", "classical"}
+
+    dataset = open_dataset(run_dir)
+    predictions.add_method("star", "star", 2, 1, 32, dataset.fields.values(), {"decode": facts["decode"]})
+    predictions.write("star", ref, prediction)
+    assert run(run_dir, "sync").computed == 0, "it is the same prediction"
+    exchange.write_exports(run_dir, ["geojson"])
+    [path] = (run_dir / "exports" / "star").iterdir()
+    assert all(feature["properties"]["measurements"] for feature in json.loads(path.read_text())["features"])
 
 
 def test_frames_without_cells_are_written_too(movie):
