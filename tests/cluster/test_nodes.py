@@ -255,7 +255,8 @@ def test_a_run_in_an_object_store_goes_on_in_another_folder_and_keeps_what_the_r
         assert numbers(ledger, trial) == undisturbed(trial)
     own = stories(told, trials)
     assert all(str(nodes.disk(s["node"])) in s["folder"] for s in own), "a node trains on its own disk"
-    assert not [p for name in nodes.nodes for p in nodes.disk(name).rglob("trials")], "and keeps nothing"
+    left = [path for name in nodes.nodes for path in nodes.disk(name).glob(f"*/{name_of(run.folder)}/trials/*")]
+    assert not left, "and keeps nothing"
     kept = {name.split("/")[3] for name in store.objects("trials/stored-1") if "/checkpoints/" in name}
     assert kept == {"epoch_000004"}, "the newest is the best"
     assert (run.folder / "trials" / "stored-1" / "checkpoints" / "epoch_000004" / "manifest.json").is_file()
