@@ -203,8 +203,10 @@ def test_gpus_are_packed_a_reference_has_a_node_a_lost_node_costs_nothing_and_a_
     assert {trial.id: states[trial.id].status for trial in [whole, *halves]} == dict.fromkeys(
         [trial.id for trial in [whole, *halves]], "completed"
     )
-    assert [e["cause"] for e in ledger.events if e["event"] == "retry"].count("node") >= 4
-    assert not [e for e in ledger.events if e["event"] == "fail" or (e["event"] == "retry" and e["cause"] != "node")]
+    causes = [event["cause"] for event in ledger.events if event["event"] == "retry"]
+    assert len(causes) == 4
+    assert set(causes) <= {"node", "death"}, "Ray may notice the broken connection before the loss of the node"
+    assert not [event for event in ledger.events if event["event"] == "fail"]
     for trial in [whole, *halves]:
         assert numbers(ledger, trial) == undisturbed(trial), trial.id
     whole_stories = stories(told, [whole])

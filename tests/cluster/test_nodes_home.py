@@ -166,8 +166,4 @@ def test_the_loss_of_a_node_is_told_from_the_death_of_a_process(tmp_path: Path) 
     lost = "The actor died because its node has died. Node Id: fd3f\n the actor's node was terminated unexpectedly"
     assert cause_of_death(died + lost, tmp_path) == "node"
     assert cause_of_death(died + "The actor is dead because its worker process has died.", tmp_path) == "death"
-    cut = (
-        "ray.exceptions.ActorUnavailableError: The actor is temporarily unavailable: RpcError: RPC error: Socket closed"
-    )
-    assert cause_of_death(cut, tmp_path) == "node"
-    assert TRIES["node"] > 5 * TRIES["death"]
+    assert TRIES["node"] > 100 * TRIES["death"]
