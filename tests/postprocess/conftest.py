@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -76,9 +77,9 @@ def yeast_masks(yeast_movie):
     return yeast_movie[-2:]
 
 
-@pytest.fixture
-def make_run(tmp_path, crowd):
-    """Return ``make_run(pixel_size_um=None) -> folder``: one field of 5 frames, perfect predictions of val and test."""
+@pytest.fixture(scope="session")
+def prepared_run(tmp_path_factory, crowd):
+    """Return ``prepared_run(pixel_size_um) -> folder``: one field of 5 frames, perfect predictions of val and test."""
     import tifffile
 
     from data_io.convert import convert
@@ -86,8 +87,10 @@ def make_run(tmp_path, crowd):
     from postprocess import methods
     from postprocess.predictions import PredictionStore
 
-    def make(pixel_size_um: float | None = None) -> Path:
-        source, run = tmp_path / "source", tmp_path / "run"
+    @cache
+    def make(pixel_size_um: float | None) -> Path:
+        folder = tmp_path_factory.mktemp("prepared")
+        source, run = folder / "source", folder / "run"
         run.mkdir()
         labels = crowd(3, 30, 96)
         rng = np.random.default_rng(0)
@@ -112,3 +115,9 @@ def make_run(tmp_path, crowd):
         return run
 
     return make
+
+
+@pytest.fixture
+def make_run(tmp_path, prepared_run):
+    """Return ``make_run(pixel_size_um=None) -> folder``, a run of the test's own that `prepared_run` describes."""
+    return lambda pixel_size_um=None: Path(shutil.copytree(prepared_run(pixel_size_um), tmp_path / "run"))
