@@ -14,7 +14,7 @@ from analysis.clusters import clusters
 from analysis.comparisons import LEVEL, chosen, percent
 from analysis.fidelity import costs, fidelity, interval, natural_spread
 from analysis.same_cells import against_truth, alone
-from analysis.samples import INDEPENDENT, TRAITS, TRUTH, Study
+from analysis.samples import FOLLOWS, INDEPENDENT, TRAITS, TRUTH, Study
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,8 +189,7 @@ def _verdict(row: dict[str, Any]) -> str:
     if row["reason"]:
         return f"descriptive only: {row['reason']}"
     if row["trait"] not in INDEPENDENT:
-        follows = {"radius": "area", "shape_index": "circularity"}[row["trait"]]
-        return f"{trait} follows {follows} and is not tested again"
+        return f"{trait} follows {FOLLOWS[row['trait']]} and is not tested again"
     if row["tost_p_holm"] < LEVEL:
         return f"mean {trait} equivalent to the truth within {st.EQUIVALENCE_MARGIN:g} SD"
     if row["bias_p_holm"] < LEVEL:

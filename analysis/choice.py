@@ -18,7 +18,7 @@ from analysis.agreement import hold_against, unit_costs
 from analysis.clusters import clusters
 from analysis.comparisons import LEVEL
 from analysis.fidelity import difference, pareto_front
-from analysis.samples import INDEPENDENT
+from analysis.samples import FOLLOWS, INDEPENDENT
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -114,9 +114,14 @@ def _gaps(study: Study, known: pd.DataFrame, pq: Mapping[str, float]) -> dict[tu
             codes = clusters(pd.concat([cells, best_cells], ignore_index=True)).codes
             own, others = [c[: len(cost)] for c in codes], [c[len(cost) :] for c in codes]
             found[str(trait), name] = difference(cost, least, own, others)
-    family = [key for key, gap in found.items() if key[0] in INDEPENDENT and np.isfinite(gap.p)]
-    holm = dict(zip(family, st.holm([found[key].p for key in family]), strict=True))
-    return {key: (gap, float(holm.get(key, gap.p))) for key, gap in found.items()}
+    return {key: (gap, _after_holm(found, key)) for key, gap in found.items()}
+
+
+def _after_holm(found: Mapping[tuple[str, str], Estimate], key: tuple[str, str]) -> float:
+    """Adjust p over independent traits x rivals; a trait that follows another takes that one's place among them."""
+    place = FOLLOWS.get(key[0], key[0]), key[1]
+    others = [gap.p for other, gap in found.items() if other[0] in INDEPENDENT and other != place]
+    return float(st.holm([found[key].p, *others])[0])
 
 
 def _with_ends(name: str, found: Estimate | None) -> dict[str, float]:
@@ -139,17 +144,25 @@ def sentence(row: Mapping[str, Any]) -> str:
     trait = trait[:1].upper() + trait[1:]
     if row["tfe"] >= GUESSING:
         return (
-            f"{trait}: no method is better than calling every cell average; the smallest error, that of {row['use']}, "
-            f"is {row['tfe']:.2f} SD."
+            f"{trait}: use none of them. Calling every cell average would have an error of {GUESSING:g} SD; the "
+            f"smallest here, that of {row['use']}, is {row['tfe']:.2f} SD{_bounds(row)}."
         )
     error = f"{_sd(row['tfe'])} SD of the trait"
-    if np.isfinite(row["tfe_low"]):
-        error += f" (95 % interval {_sd(row['tfe_low'])} to {_sd(row['tfe_high'])})"
+    error += _bounds(row)
+    if row["tfe_high"] >= GUESSING:
+        error += ", not told apart from that of calling every cell average"
     if row["certain"]:
         return f"{trait}: use {row['use']}. Its error, {error}, is smaller than that of every other method.{_cost(row)}"
     if row["reason"]:
         return f"{trait}: cannot rank ({row['reason']}). {row['use']} has the smallest error, {error}.{_cost(row)}"
     return f"{trait}: {row['use']} has the smallest error, {error}, not told apart from {row['tied']}.{_cost(row)}"
+
+
+def _bounds(row: Mapping[str, Any]) -> str:
+    """Give the interval of the error, where there is one."""
+    if not np.isfinite(row["tfe_low"]):
+        return ""
+    return f" (95 % interval {_sd(row['tfe_low'])} to {_sd(row['tfe_high'])})"
 
 
 def _cost(row: Mapping[str, Any]) -> str:
@@ -161,6 +174,8 @@ def _cost(row: Mapping[str, Any]) -> str:
         return " It has the highest PQ too, so it costs nothing."
     own = f" {best}, highest in PQ, has an error of {_sd(row['tfe_best_pq'])} SD"
     own += _ends(row, "gain", " larger") if best not in str(row["tied"]).split(", ") else ""
+    if not np.isfinite(row["pq_cost"]):
+        return f"{own}; {use}'s PQ is not known: it came without label images."
     lower = f"{use}'s PQ is {row['pq_cost']:.3f} lower"
     if not np.isfinite(row["pq_cost_low"]):
         return f"{own}; {lower}."

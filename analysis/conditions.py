@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 FEW = 2
 """Shared replicates from which conditions are compared within them."""
+UNEQUAL = (
+    "sides of unequal numbers: a permutation test supposes that replicates scatter alike in both, and rejects too "
+    "often where those of the smaller side scatter more"
+)
 
 
 def compare_conditions(study: Study, by: str, traits: Sequence[str] | None = None) -> pd.DataFrame:
@@ -107,8 +111,12 @@ def _tested(
     }
     base = float(means[1].mean()) if len(means[1]) else float("nan")
     found = _within(means, shared, level) if within else _between(means, level)
+    if not within and len(shared) and _is_crossed(cells, level):
+        found["caution"] = f"{_few(len(shared), level)} on both sides: the sides are not independent"
     permuted = {**row, **{key: found[key] for key in ("estimate", "n_clusters", "caution", "reason")}}
     permuted |= {"test": PERMUTED, "p": found.pop("p_permutation"), "n_eff": found["n_eff"]}
+    if not within and len(means[0]) != len(means[1]) and not found["reason"]:
+        permuted["caution"] = "; ".join(filter(None, (found["caution"], UNEQUAL)))
     relative = {"relative_percent": percent(found["estimate"], base)}
     return [row | found | relative, permuted | relative]
 
@@ -123,7 +131,7 @@ def _within(means: list[pd.Series[float]], shared: pd.Index, level: str) -> dict
     d = (means[0][shared] - means[1][shared]).to_numpy(float)
     found = st.clustered_mean(d)
     left_out = len(means[0]) + len(means[1]) - 2 * len(shared)
-    told = f"{left_out} {level}s stand on one side only and are left out" if left_out else ""
+    told = f"{_few(left_out, level)} on one side only, left out" if left_out else ""
     return {
         "test": PAIRED_REPLICATES,
         "estimate": found.mean,
@@ -157,6 +165,10 @@ def _between(means: list[pd.Series[float]], level: str) -> dict[str, Any]:
         "caution": "",
         "reason": _reason(found.reason.replace("replicates", f"{level}s"), max(found.n), level),
     }
+
+
+def _few(n: int, level: str) -> str:
+    return f"{n} {level}" if n == 1 else f"{n} {level}s"
 
 
 def _reason(told: str, replicates: int, level: str) -> str:

@@ -266,7 +266,8 @@ def _components(frames: dict[Key, Labels]) -> tuple[dict[Key, Labels], bool]:
 def _size(images: LabelImages) -> str:
     first = next(iter(images.frames.values()), None)
     n = len(images.frames)
-    return f"{n} frames of {' x '.join(map(str, first.shape))} px" if first is not None else f"{n} frames"
+    told = "1 frame" if n == 1 else f"{n} frames"
+    return f"{told} of {' x '.join(map(str, first.shape))} px" if first is not None else told
 
 
 def _few(names: Sequence[str]) -> str:

@@ -36,7 +36,8 @@ TRAITS = {
 }
 """Trait name to its column in a cells table."""
 INDEPENDENT = ("area", "perimeter", "circularity", "solidity")
-"""Radius follows area and the shape index follows circularity: they are shown, but never counted as further tests."""
+"""Traits that count as tests; what follows one of them (`FOLLOWS`) is shown, but never counted as a further test."""
+FOLLOWS = {"radius": "area", "shape_index": "circularity"}
 REACH = 0.5
 """Without label images a cell is matched by its centroid, at most this many radii of the other cell away."""
 

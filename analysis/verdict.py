@@ -31,7 +31,8 @@ def _conditions(results: Results) -> list[str]:
         told = f" (difference {number(row['estimate'])}, 95 % interval {ends}" if ends != MISSING else " ("
         told += f"; p {_p(row['p_holm'])} after Holm's correction; " if ends != MISSING else ""
         lines.append(
-            f"{row['verdict'][:1].upper()}{row['verdict'][1:]}{told}{row['n_clusters']} {row['clustered_by']}s)."
+            f"{row['verdict'][:1].upper()}{row['verdict'][1:]}{told}{row['n_clusters']} {row['clustered_by']}"
+            f"{'' if row['n_clusters'] == '1' else 's'}{'; ' * bool(row['caution'])}{row['caution']})."
         )
     return lines
 
@@ -102,13 +103,21 @@ def _against_classical(results: Results, winner: str) -> list[str]:
 
 def _how_many(results: Results) -> list[str]:
     names = ", ".join(results.study.methods)
-    lines = [f"Compared on the same {frames(len(results.study.frames))}: {names}."]
+    n = frames(len(results.study.frames))
+    if len(results.study.methods) == 1:
+        lines = [f"Measured by {names} on {n}."]
+        if results.study.by:
+            lines = [f"Conditions compared by {results.study.by}, as measured by {names} on {n}."]
+    else:
+        lines = [f"Compared on the same {n}: {names}."]
     if results.scored:
         ranked = sorted(results.scored.items(), key=lambda item: -item[1]["pq_50"])
         told = ", ".join(f"{name} {number(found['pq_50'])}" for name, found in ranked)
         lines.append(f"PQ against the truth, from high to low: {told}.")
     elif not results.study.has_truth:
-        lines.append("There is no annotation, so nothing here says which method is right: only where they differ.")
+        several = len(results.study.methods) > 1
+        told = "which method is right: only where they differ" if several else f"how right {names} is"
+        lines.append(f"There is no annotation, so nothing here says {told}.")
         lines += _differences(results)
     return lines
 

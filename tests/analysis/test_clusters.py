@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,10 +10,11 @@ import pandas as pd
 import pytest
 
 from analysis import compare, comparisons, verdict
-from analysis.choice import sentence
+from analysis.choice import _after_holm, sentence
 from analysis.clusters import NO_TRACKS, clusters
 from analysis.compare import ReportFailed, analyse, compare_paths, main
 from analysis.loose_files import from_paths
+from analysis.statistics import clustered_mean
 from data_io.errors import REPORT_FAILED
 
 if TYPE_CHECKING:
@@ -113,8 +115,23 @@ def test_a_choice_is_worded_as_its_test_allows() -> None:
     few = sentence(_choice(**cost, certain=False, tied="b", reason="3 clusters; below 5 results are descriptive only"))
     assert few.startswith("Area: cannot rank (3 clusters")
     lost = sentence(_choice(tfe=1.2))
-    assert "no method is better than calling every cell average" in lost
-    assert "use" not in lost
+    assert lost.startswith("Area: use none of them. Calling every cell average would have an error of 1 SD")
+    assert "use a" not in lost
+    assert "not told apart from that of calling every cell average" in sentence(_choice(tfe=0.95, tfe_high=1.02))
+    assert "calling every cell" not in sure
+    tables = sentence(_choice(**cost | dict.fromkeys(("pq_cost", "pq_cost_low", "pq_cost_high"), np.nan)))
+    assert tables.endswith("a's PQ is not known: it came without label images.")
+
+
+def test_a_trait_that_follows_another_is_held_to_the_same_level() -> None:
+    p = {("area", "b"): 0.02, ("perimeter", "b"): 0.5, ("circularity", "b"): np.nan, ("solidity", "b"): 0.03}
+    p |= {("radius", "b"): 0.02, ("shape_index", "b"): 0.01}
+    found = {key: clustered_mean([]) for key in p}
+    found = {key: replace(gap, p=p[key]) for key, gap in found.items()}
+    adjusted = {trait: _after_holm(found, (trait, "b")) for trait, _ in p}
+    assert adjusted["radius"] == adjusted["area"] == pytest.approx(0.06)
+    assert adjusted["shape_index"] == pytest.approx(0.04)
+    assert np.isnan(adjusted["circularity"])
 
 
 def test_a_failing_page_keeps_the_numbers_and_drops_the_old_page(

@@ -13,6 +13,7 @@ from analysis.compare import analyse, main
 from analysis.comparisons import PAIRED_REPLICATES, PERMUTED, REPLICATES
 from analysis.conditions import compare_conditions, replicate_level
 from analysis.loose_files import from_paths
+from analysis.verdict import verdict
 from data_io.errors import BadInput
 
 if TYPE_CHECKING:
@@ -120,8 +121,41 @@ def test_few_replicates_cannot_reach_a_small_p(
 
 def test_two_against_two_is_described_only(tmp_path: Path, rng: np.random.Generator) -> None:
     table = compared(tmp_path, pd.concat([made(rng, "drug", 2), made(rng, "control", 2)]))
-    assert table["reason"].str.contains("2 and 2 patients; below 5").all()
+    assert table["reason"].str.contains("2 and 2 patients; below 3 on a side").all()
     assert table["p"].isna().all()
+
+
+def test_two_against_many_is_described_only_and_unequal_sides_are_cautioned(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """With two against ten, Welch's test rejects a true null in a tenth of studies."""
+    many = made(rng, "control", 10)
+    table = area_of(compared(tmp_path, pd.concat([made(rng, "drug", 2), many])))
+    assert table["p"].isna().all()
+    assert table["reason"].str.contains("10 and 2 patients; below 3 on a side").all()
+    table = area_of(compared(tmp_path, pd.concat([made(rng, "drug", 3), many])))
+    assert table["p"].notna().all()
+    assert "scatter alike" in table.loc[PERMUTED, "caution"]
+    assert table.loc[REPLICATES, "caution"] == ""
+
+
+def test_a_patient_on_both_sides_is_told(tmp_path: Path, rng: np.random.Generator) -> None:
+    cells = pd.concat([made(rng, "drug", 4), made(rng, "control", 4)]).replace({"patient": {"drug0": "control0"}})
+    table = area_of(compared(tmp_path, cells))
+    assert table["caution"].tolist() == ["1 patient on both sides: the sides are not independent"] * 2
+
+
+def test_the_verdict_of_one_method_compares_conditions_and_not_methods(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    one, two = made(rng, "p", 1), made(rng, "q", 1).assign(patient="p0")
+    pd.concat([one, two]).to_csv(tmp_path / "c.csv", index=False)
+    told = verdict(analyse(from_paths({"m": tmp_path / "c.csv"}, by="condition"), by="condition"))
+    assert told[:2] == (
+        "Conditions compared by condition, as measured by m on 8 frames.",
+        "There is no annotation, so nothing here says how right m is.",
+    )
+    assert "(1 patient)" in told[2]
 
 
 def test_holm_counts_independent_traits_and_pairs(tmp_path: Path, rng: np.random.Generator) -> None:
