@@ -252,7 +252,7 @@ def winner_of(
     elif across:
         sentence = (
             f"{model} has the best {measured} on validation; the 95 % interval of its lead over the other targets "
-            "excludes 0."
+            "excludes 0 for these validation images."
         )
     else:
         sentence = f"{model} has the best {measured} on validation."

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 KEYS = {"pq": "pq_50", "iou": "dataset_iou"}
 """The score behind an objective that adds up over frames; a trait's error does not."""
+ONE_FIELD = " All validation frames come from one field, so this says nothing of others."
 
 
 def standing(
@@ -53,6 +54,7 @@ def standing(
         ``sentence``.
     """
     key, found = KEYS.get(objective), len(set(clusters))
+    one_field = all(isinstance(name, tuple) for name in clusters)  # a (field, frame), as `clusters_of` names them
     ranked = (key is not None or estimates is not None) and found >= FEWEST_CLUSTERS
     rows = []
     for trial in sorted(values, key=lambda name: (name != chosen, -values[name], name)):
@@ -78,7 +80,7 @@ def standing(
         "chosen": chosen,
         "candidates": rows,
         "top": top if ranked else [],
-        "sentence": _sentence(objective, found, ranked, rows, len(top)),
+        "sentence": _sentence(objective, found, ranked, rows, len(top)) + (ONE_FIELD if one_field else ""),
     }
 
 
@@ -107,4 +109,4 @@ def _sentence(objective: str, clusters: int, ranked: bool, rows: Sequence[Mappin
         return f"Cannot rank: {clusters} validation clusters, at least {FEWEST_CLUSTERS} are needed. {choice}."
     if ties > 1:
         return f"Top set of {ties}: the 95 % intervals do not tell them apart. {choice}."
-    return f"{choice}; the 95 % interval of its lead over every other one excludes 0."
+    return f"{choice}; the 95 % interval of its lead over every other one excludes 0 for these validation images."
