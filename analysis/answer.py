@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 GUESSING = 1.0
 """Trait fidelity error of calling every cell average, in SD of the true trait."""
+GUESS = "; not shown to be better than calling every cell average"
 
 
 def answer(results: Results) -> Table | None:
@@ -51,7 +52,7 @@ def _how_sure(row: dict[str, Any]) -> str:
         said = "smaller than that of every other method"
     else:
         said = f"not told apart from {row['tied']}"
-    return said + ("; no better than calling every cell average" if row["tfe"] >= GUESSING else "")
+    return said + (GUESS if max(row["tfe"], row["tfe_high"]) >= GUESSING else "")
 
 
 def _with_ends(row: dict[str, Any], name: str, digits: int = 2) -> Cell:

@@ -144,13 +144,13 @@ def sentence(row: Mapping[str, Any]) -> str:
     trait = trait[:1].upper() + trait[1:]
     if row["tfe"] >= GUESSING:
         return (
-            f"{trait}: use none of them. Calling every cell average would have an error of {GUESSING:g} SD; the "
-            f"smallest here, that of {row['use']}, is {row['tfe']:.2f} SD{_bounds(row)}."
+            f"{trait}: no method is shown to be better than calling every cell average, whose error is {GUESSING:g} "
+            f"SD; the smallest here, that of {row['use']}, is {row['tfe']:.2f} SD{_bounds(row)}."
         )
     error = f"{_sd(row['tfe'])} SD of the trait"
     error += _bounds(row)
     if row["tfe_high"] >= GUESSING:
-        error += ", not told apart from that of calling every cell average"
+        error += ", not shown to be below that of calling every cell average"
     if row["certain"]:
         return f"{trait}: use {row['use']}. Its error, {error}, is smaller than that of every other method.{_cost(row)}"
     if row["reason"]:

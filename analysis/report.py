@@ -122,6 +122,10 @@ class Page:
         return [(name, list(own)) for name, own in groupby(self.sections, lambda section: section.part)]
 
 
+_TURNING = {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""Characters that turn the direction of writing, written out: a name must not turn the numbers behind it round."""
+
+
 def render(page: Page) -> str:
     """Return the page as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -145,7 +149,7 @@ def render(page: Page) -> str:
         policy=f"default-src 'none'; img-src data:; style-src {_hashed(style)}; script-src {_hashed(script)}; "
         "base-uri 'none'; form-action 'none'",
     )
-    return veiled(IN_ADDRESS.sub(rf"\1{HIDDEN}", html))
+    return veiled(IN_ADDRESS.sub(rf"\1{HIDDEN}", html.translate(_TURNING)))
 
 
 IN_ADDRESS = re.compile(r"(?i)([?&;](?:[\w-]*(?:key|secret|token|password|signature))=)[^&;\s\"<>]+")

@@ -310,7 +310,7 @@ def signed_rank(
 ) -> SignedRank:
     """Wilcoxon signed-rank test of differences, with the matched-pairs rank-biserial correlation.
 
-    Exact up to 50 differences without ties or zeros (as in R), else by the normal approximation; zero differences are
+    Exact below 50 differences without ties or zeros (as in R), else by the normal approximation; zero differences are
     left out (`zero_method="wilcox"`) or ranked (`"pratt"`); `correction` is for continuity.
 
     Examples
@@ -329,7 +329,7 @@ def signed_rank(
     nonzero = x[x != 0]
     if not len(nonzero):
         return SignedRank(0.0, float("nan"), 0.0, 0)
-    exact = len(x) <= 50 and len(nonzero) == len(x) and len(np.unique(np.abs(x))) == len(x)
+    exact = len(x) < 50 and len(nonzero) == len(x) and len(np.unique(np.abs(x))) == len(x)
     p = wilcoxon(
         x,
         alternative=alternative,
@@ -357,6 +357,9 @@ class BlandAltman:
 
 def bland_altman(first: ArrayLike, second: ArrayLike, *clusterings: Clustering) -> BlandAltman:
     """Bland & Altman (1986): bias +- 1.96 SD of the differences.
+
+    The interval of the bias holds the true one in 95 % of simulated studies, those of the limits in 89 to 94 % with 5
+    to 12 clusters, since few clusters show little of the spread between them.
 
     Examples
     --------

@@ -115,9 +115,9 @@ def test_a_choice_is_worded_as_its_test_allows() -> None:
     few = sentence(_choice(**cost, certain=False, tied="b", reason="3 clusters; below 5 results are descriptive only"))
     assert few.startswith("Area: cannot rank (3 clusters")
     lost = sentence(_choice(tfe=1.2))
-    assert lost.startswith("Area: use none of them. Calling every cell average would have an error of 1 SD")
+    assert lost.startswith("Area: no method is shown to be better than calling every cell average, whose error is 1 SD")
     assert "use a" not in lost
-    assert "not told apart from that of calling every cell average" in sentence(_choice(tfe=0.95, tfe_high=1.02))
+    assert "not shown to be below that of calling every cell average" in sentence(_choice(tfe=0.95, tfe_high=1.02))
     assert "calling every cell" not in sure
     tables = sentence(_choice(**cost | dict.fromkeys(("pq_cost", "pq_cost_low", "pq_cost_high"), np.nan)))
     assert tables.endswith("a's PQ is not known: it came without label images.")

@@ -223,6 +223,12 @@ def test_hostile_names_of_methods_are_text() -> None:
     assert not [cell for cell in cells if isinstance(cell, str) and cell.startswith("=")], "a spreadsheet would run it"
 
 
+def test_a_name_does_not_turn_the_numbers_behind_it_round() -> None:
+    html = render(Page("a\u202eb", "", ("PQ: a\u202eb 0.898, c\u2067d 0.1",), (), ()))
+    assert "PQ: a\\u202eb 0.898, c\\u2067d 0.1" in Seen(html).text
+    assert not re.search("[\u202a-\u202e\u2066-\u2069]", html)
+
+
 def test_hostile_names_of_trials_and_data_sets_are_text(results: Results) -> None:
     record = results.record
     assert record is not None
