@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_io.secrecy import is_secret, without_secrets
 from search import tracking
 from search.config import TrackingConfig
-from data_io.secrecy import is_secret, without_secrets
 from search.tracking import ProcessTracker, make_tracker
 
 ROOT = Path(__file__).resolve().parents[2]

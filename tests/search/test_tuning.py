@@ -17,11 +17,11 @@ from data_io.errors import BadInput
 from search.config import Config, load
 from search.frames import Banks
 from search.ledger import Ledger
-from search.metrics import read_metrics
+from search.metrics import COLUMNS, read_metrics
 from search.shares import Shares, kind_of, measured
 from search.space import Plan, TrialConfig
 from search.trial import load_best, run_trial
-from search.tuning import search
+from search.tuning import needs_training, search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,6 +138,28 @@ def test_a_trial_out_of_memory_comes_back_once_from_its_checkpoint_with_more_mem
     failed = ledger.trials()["huge"]
     assert (failed.status, len(events(ledger, "oom"))) == ("failed", 2)
     assert "out of memory" in failed.ending["reason"]
+
+
+def test_a_target_whose_only_survivor_fails_still_finishes_a_trial(ray_with: Any, banks: Banks, tmp_path: Path) -> None:
+    def pretend(trial: TrialConfig, banks: Any, folder: Path, report: Any, encoders: Path) -> None:
+        for epoch in (1, 2, 3):
+            lost = trial.id == "first" and epoch == 2
+            values = dict.fromkeys(COLUMNS, float("nan") if lost else trial.learning_rate)
+            report(values | {"epoch": epoch})
+
+    ray_with(0)
+    config = load("demo", None, [*SETTINGS, "schedule.asha=true", "schedule.grace_epochs=1", "train.max_epochs=3"])
+    trials = [trial_of("first", learning_rate=0.9, epochs=3)]
+    trials += [trial_of(f"next {rate}", learning_rate=rate, epochs=3) for rate in (0.5, 0.4)]
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    shares = Shares(config, {}, 2.0, 0.0, ledger)
+    search(config, Plan(tuple(trials), ()), banks, tmp_path, ledger, [], shares, train=pretend)
+    ends = ["diverge", "stop", "complete"]
+    told = [(event["event"], event["trial"]) for event in ledger.events if event["event"] in ends]
+    assert told[0] == ("diverge", "first")
+    assert sorted(told[1:3]) == [("stop", "next 0.4"), ("stop", "next 0.5")]
+    assert told[3:] == [("complete", "next 0.5")]
+    assert not needs_training(config, Plan(tuple(trials), ()), ledger)
 
 
 def test_shares_of_a_gpu_follow_from_its_memory_and_are_whole_where_that_is_unknown(
