@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from analysis import scores
 from analysis.clusters import NO_TRACKS
 from analysis.comparisons import LEVEL, PAIRED_REPLICATES, REPLICATES, SAME_CELLS
 from analysis.record import trial_name
-from analysis.report import MISSING, interval, number
+from analysis.report import interval, number, significant
 from analysis.results import LABEL, ONE_FIELD, Results, cells_found, frames, objective_key
 from analysis.samples import CLASSICAL, INDEPENDENT
 from analysis.statistics import FEWEST_CLUSTERS
@@ -27,9 +29,11 @@ def _conditions(results: Results) -> list[str]:
     rows = table[table["test"].isin((REPLICATES, PAIRED_REPLICATES)) & table["trait"].isin(INDEPENDENT)]
     lines = []
     for row in rows.to_dict("records"):
-        ends = interval((row["ci_low"], row["ci_high"]))
-        told = f" (difference {number(row['estimate'])}, 95 % interval {ends}" if ends != MISSING else " ("
-        told += f"; p {_p(row['p_holm'])} after Holm's correction; " if ends != MISSING else ""
+        told = " ("
+        if np.isfinite(row["p_holm"]):
+            ends = f"{significant(row['ci_low'])} to {significant(row['ci_high'])}"
+            told += f"difference {significant(row['estimate'])}, 95 % interval {ends}; "
+            told += f"p {_p(row['p_holm'])} after Holm's correction; "
         lines.append(
             f"{row['verdict'][:1].upper()}{row['verdict'][1:]}{told}{row['n_clusters']} {row['clustered_by']}"
             f"{'' if row['n_clusters'] == '1' else 's'}{'; ' * bool(row['caution'])}{row['caution']})."

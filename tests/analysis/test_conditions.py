@@ -139,6 +139,14 @@ def test_two_against_many_is_described_only_and_unequal_sides_are_cautioned(
     assert table.loc[REPLICATES, "caution"] == ""
 
 
+def test_small_differences_keep_their_digits(tmp_path: Path, rng: np.random.Generator) -> None:
+    cells = pd.concat([made(rng, "a", 4), made(rng, "b", 4)])
+    cells = cells.assign(circularity=0.9 + 4e-5 * (cells["condition"] == "a") + rng.normal(0, 1e-5, len(cells)))
+    cells.to_csv(tmp_path / "c.csv", index=False)
+    told = " ".join(verdict(analyse(from_paths({"m": tmp_path / "c.csv"}, by="condition"), by="condition")))
+    assert "(difference 0.00004, 95 % interval 0.0000" in told
+
+
 def test_a_patient_on_both_sides_is_told(tmp_path: Path, rng: np.random.Generator) -> None:
     cells = pd.concat([made(rng, "drug", 4), made(rng, "control", 4)]).replace({"patient": {"drug0": "control0"}})
     table = area_of(compared(tmp_path, cells))
