@@ -234,14 +234,14 @@ def temporary_files(folder: Path) -> list[str]:
 
 
 def corrupt(path: Path, how: str) -> None:
-    """Damage a file: ``cut`` to half, ``empty``, ``flipped`` (one bit in the middle), ``absent``."""
+    """Damage a file: ``cut`` to half, in the middle of a line, ``empty``, ``flipped`` (one bit in it), ``absent``."""
     if how == "absent":
         path.unlink()
         return
     data = bytearray(path.read_bytes())
     if how == "flipped":
         data[len(data) // 2] ^= 1
-    path.write_bytes(data if how == "flipped" else data[: len(data) // 2] if how == "cut" else b"")
+    path.write_bytes(data if how == "flipped" else data[: len(data) // 2].rstrip(b"\n") if how == "cut" else b"")
 
 
 def ledger_of(search: Search) -> Ledger:
