@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from data_io.location import located
 from search.nodes import own_disk, scratch
+from search.storage import PATIENCE, patiently
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,8 @@ class Source:
         Fold of the data set, None for the plain split.
     memory
         Bytes that decoded training frames may take, the same on all nodes: it decides the order of crops.
+    patience
+        Seconds for which an object store that does not answer is asked again.
     """
 
     run: str
@@ -48,6 +51,7 @@ class Source:
     content: str
     fold: int | None
     memory: int
+    patience: float = PATIENCE
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ def on_this_node(train: Path, val: Path, source: Source) -> tuple[Path, Path]:
     ------
     BadInput
         The data set is not where every node should find it, or another one lies there.
+    StorageLost
+        It is in an object store that does not answer.
     """
     if not own_disk() and _is_seen(train, source) and val.is_dir():
         return train, val
@@ -102,7 +108,7 @@ def on_this_node(train: Path, val: Path, source: Source) -> tuple[Path, Path]:
     with (cache / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released when its holder ends, however it ends
         if not (cache / "val").is_dir():
-            _decode_here(source, cache)
+            patiently(source.dataset, source.patience, lambda: _decode_here(source, cache))
     return cache / "train", cache / "val"
 
 

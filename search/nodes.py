@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 SCRATCH = "SEARCH_SCRATCH"
 MARK = Path("cache") / "mark"
 """In the folder of a run: a word of the driver; a process that reads it sees the driver's folder."""
+NOTICED_SECONDS = 20.0
+"""After how long Ray has noticed that a node is gone."""
+LATELY = 60.0
+"""Seconds for which broken connections are put down to a node that was found lost."""
 CLEANING_SECONDS = 30.0
 """How long the nodes may take to delete what a run left on them."""
 
@@ -135,6 +140,34 @@ def _report_earlier(folder: Path, report: Callable[[Any], None]) -> None:
             report(row)
 
 
+class Losses:
+    """Nodes that a cluster has lost since this was made: a broken connection to one is told before its loss is."""
+
+    def __init__(self) -> None:
+        self.found = dict.fromkeys(_nodes()[1], float("-inf"))
+        """When it was found out, by node."""
+
+    def lately(self) -> bool:
+        """Whether a node was lost a short while ago; where there are several, wait until Ray may know."""
+        end = time.monotonic() + NOTICED_SECONDS
+        while True:
+            now, (living, gone) = time.monotonic(), _nodes()
+            self.found |= {node: now for node in gone if node not in self.found}
+            if any(now - when < LATELY for when in self.found.values()):
+                return True
+            if now > end or len(living) == 1:
+                return False
+            time.sleep(0.5)
+
+
+def _nodes() -> tuple[list[str], list[str]]:
+    """Ids of the nodes that live, and of those that are gone."""
+    import ray
+
+    nodes = ray.nodes()
+    return [node["NodeID"] for node in nodes if node["Alive"]], [n["NodeID"] for n in nodes if not n["Alive"]]
+
+
 def name_of(run_dir: Path) -> str:
     """Return the name of a run on the nodes, another one for each folder.
 
@@ -184,7 +217,7 @@ def clean(run: str) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    living = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    living, _ = _nodes()
     if len(living) == 1:
         _remove(run)
         return

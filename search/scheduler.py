@@ -46,6 +46,8 @@ NO_MEMORY = ("NODE_OUT_OF_MEMORY", "running low on memory", "memory pressure")
 """What Ray says of a process that its memory monitor ended."""
 NO_NODE = ("its node has died", "node it was running on", "node was terminated", "was preempted")
 """What Ray says of a process whose node is gone."""
+UNSURE = "unavailable"
+"""What Ray says of a process that does not answer while it does not know yet whether its node is gone."""
 TRACEBACK = "error.txt"
 """In the folder of a trial that failed: the traceback, or what Ray knows of the death of its process."""
 
@@ -165,6 +167,8 @@ class LedgerScheduler(FIFOScheduler):
         Lets a trial come again.
     note
         Where it is said that a trial comes again.
+    node_was_lost
+        Says whether a node was lost a short while ago.
 
     Attributes
     ----------
@@ -180,9 +184,11 @@ class LedgerScheduler(FIFOScheduler):
         out_of_budget: Callable[[], str | None],
         put_back: Callable[[TrialConfig], None],
         note: Callable[[str], None] = lambda text: None,
+        node_was_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.note = note
+        self.node_was_lost = node_was_lost
         self.halted: str | None = None
         self.given_up: set[str] = set()
         self.put_back = put_back
@@ -261,6 +267,8 @@ class LedgerScheduler(FIFOScheduler):
         file = Path(trial.error_file) if trial.error_file else None
         told = file.read_text().rpartition("Failure # ")[2] if file and file.exists() else "its process died"
         cause = cause_of_death(told, self._folder(config))
+        if cause == "death" and UNSURE in told and self.node_was_lost():
+            cause = "node"
         if not self._may_come_again(config, cause, _first_sentence(told)):
             self.given_up.add(config.id)
             self._fail(config, cause, _first_sentence(told), told)

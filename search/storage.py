@@ -15,7 +15,7 @@ import os
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from data_io import files, location
 from data_io.errors import BadInput
@@ -33,6 +33,9 @@ ATTEMPTS = 2
 """How often the libraries themselves try a request; what is beyond that is ours."""
 LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """Faults of this machine's disk, which waiting for the store does not mend."""
+
+WAY = {"botocore", "aiobotocore", "aiohttp", "fsspec"}
+"""Packages whose errors come from the store or the way to it."""
 
 Value = TypeVar("Value")
 
@@ -147,24 +150,43 @@ class Storage:
 
     def _patiently(self, request: Callable[[Any], Value]) -> Value:
         """Make a request until it is answered or patience ends."""
-        began, pause = time.monotonic(), 0.5
-        while True:
-            try:
-                return request(self._fs)
-            except FileNotFoundError as fault:
-                if getattr(fault.__cause__, "response", {}).get("Error", {}).get("Code") != "NoSuchBucket":
-                    raise
-                lost: Exception = fault
-            except FileExistsError:
+        return patiently(self.place, self.patience, lambda: request(self._fs), _is_lost)
+
+
+def patiently(
+    place: str, patience: float, request: Callable[[], Value], is_lost: Callable[[Exception], bool] | None = None
+) -> Value:
+    """Return what a request of a place returns, made again for `patience` seconds while the store does not answer.
+
+    `is_lost` says which faults are such; without it those that have an object store or the network behind them.
+
+    Raises
+    ------
+    StorageLost
+        It did not answer.
+    """
+    began, pause = time.monotonic(), 0.5
+    while True:
+        try:
+            return request()
+        except Exception as fault:
+            if not (is_lost or is_out_of_reach)(fault):
                 raise
-            except Exception as fault:
-                if getattr(fault, "errno", None) in LOCAL or not _is_of_the_way(fault):
-                    raise
-                lost = fault
-            if time.monotonic() - began + pause > self.patience:
-                raise StorageLost(f"{self.place}: no answer for {self.patience:.0f} s ({_line(lost)})") from lost
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            if time.monotonic() - began + pause > patience:
+                raise StorageLost(f"{place}: no answer for {patience:.0f} s ({_line(fault)})") from fault
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def is_out_of_reach(fault: BaseException) -> bool:
+    """Whether an object store that does not answer, or refuses, is behind a fault; not that it lacks an object."""
+    of_the_way, one = False, cast("BaseException | None", fault)
+    while one is not None:
+        if isinstance(one, FileNotFoundError) and not _lacks_bucket(one):
+            return False
+        of_the_way |= type(one).__module__.split(".")[0] in WAY
+        one = one.__cause__ or one.__context__
+    return of_the_way
 
 
 def _delete(bucket: str, part: dict[str, Any], fs: Any) -> None:
@@ -177,11 +199,17 @@ def working_folder(place: str, parent: Path) -> Path:
     return parent / f"{files.slug(name.split('/')[-1])}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _is_of_the_way(fault: BaseException) -> bool:
-    """Whether a fault may come from the store or the network: s3fs hands on botocore's as OSError or as it is."""
-    chain = (fault, fault.__cause__, fault.__context__)
-    names = {type(one).__module__.split(".")[0] for one in chain if one is not None}
-    return isinstance(fault, OSError | TimeoutError) or bool(names & {"botocore", "aiobotocore", "aiohttp", "fsspec"})
+def _is_lost(fault: Exception) -> bool:
+    """Whether a fault of a request may come from the store or the way to it: s3fs hands on botocore's, or OSError."""
+    if isinstance(fault, FileNotFoundError):
+        return _lacks_bucket(fault)
+    if isinstance(fault, FileExistsError) or getattr(fault, "errno", None) in LOCAL:
+        return False
+    return isinstance(fault, OSError) or is_out_of_reach(fault)
+
+
+def _lacks_bucket(fault: FileNotFoundError) -> bool:
+    return bool(getattr(fault.__cause__, "response", {}).get("Error", {}).get("Code") == "NoSuchBucket")
 
 
 def _line(fault: Exception) -> str:

@@ -93,7 +93,8 @@ def search(
     at_last = partial(_at_last, plan, ledger)
     queue = Queue(waiting, budget.may_start, shares.place, proposes, 1 if alone else None, at_last)
     ledger.append(SITTING, "", host=socket.gethostname(), pid=os.getpid())
-    scheduler = LedgerScheduler(ledger, judge, [*watchers, queue], budget.spent, queue.put_back, say)
+    told, lost = [*watchers, queue], nodes.Losses()
+    scheduler = LedgerScheduler(ledger, judge, told, budget.spent, queue.put_back, say, lost.lately)
     minutes = config.resources.hang_minutes
     hang_seconds = None if minutes is None else 60 * minutes
     home = nodes.Home(run_dir, nodes.mark(run_dir), nodes.name_of(run_dir), store)

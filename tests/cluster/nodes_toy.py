@@ -31,7 +31,7 @@ def train(trial: TrialConfig, banks: Any, folder: Path, report: Callable[[Any], 
     facts = {
         "trial": trial.id,
         "node": Path(os.environ["SEARCH_SCRATCH"]).name,
-        "gpus": ray.get_gpu_ids(),  # type: ignore[no-untyped-call]
+        "gpus": list(map(str, ray.get_gpu_ids())),  # type: ignore[no-untyped-call]
         "frames": str(banks.train),
         "folder": str(folder),
         "nodes_of_bundles": sorted(set(group["bundles_to_node_id"].values())),
@@ -43,6 +43,7 @@ def train(trial: TrialConfig, banks: Any, folder: Path, report: Callable[[Any], 
         files.write_text(mine, json.dumps(facts | {"last": time.time()}))
         while (mine.parent / GATE).exists() and not trial.reference:
             time.sleep(0.1)
+            files.write_text(mine, json.dumps(facts | {"last": time.time()}))  # its node may be lost meanwhile
         files.write_text(mine, json.dumps(facts | {"last": time.time()}))
         report(row)
 

@@ -1,4 +1,8 @@
-"""Several nodes, played by raylets on this machine, each with a disk of its own and GPUs that Ray is merely told of."""
+"""Several nodes, played by raylets on this machine, each with a disk of its own and GPUs that Ray is merely told of.
+
+Slow: a raylet needs seconds to start, and so does the finding that one is gone. What is decided about a lost node, a
+store out of reach and frames is tested without nodes in `test_nodes_home` and `tests/search/test_scheduler.py`.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from data_io.store import Dataset
+
+pytestmark = pytest.mark.slow
 
 HOME = str(Path(__file__).resolve().parents[2])
 SETTINGS = ["train.crop=64", "train.batch_size=4", "train.checkpoint_every=2", "schedule.asha=false"]
@@ -271,7 +277,6 @@ def test_a_run_in_an_object_store_goes_on_in_another_folder_and_keeps_what_the_r
     assert numbers(again, late[0]) == undisturbed(late[0])
 
 
-@pytest.mark.slow
 def test_dask_on_the_nodes_finds_the_cells_that_one_process_finds(
     nodes: Nodes, dataset: Dataset, tmp_path: Path
 ) -> None:

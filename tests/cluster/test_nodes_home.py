@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,8 +65,6 @@ def test_a_node_with_its_own_disk_decodes_once_for_all_who_wait(driver: tuple[Pa
 
 
 def test_other_data_at_the_same_place_are_refused(driver: tuple[Path, Banks], disk: Path) -> None:
-    from dataclasses import replace
-
     _, banks = driver
     assert banks.source is not None
     other = replace(banks, source=replace(banks.source, content="0" * 64))
@@ -98,7 +97,7 @@ def test_a_folder_of_someone_else_is_not_used(disk: Path, monkeypatch: pytest.Mo
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     pytest.importorskip("moto.server")
     server = S3()
-    for name, value in server.environment.items():
+    for name, value in (server.environment | {"AWS_MAX_ATTEMPTS": "1"}).items():
         monkeypatch.setenv(name, value)
     server.make_bucket("runs")
     yield server
@@ -149,6 +148,35 @@ def test_a_trial_on_its_own_disk_is_stored_before_it_is_reported_and_leaves_noth
     assert reported[2:] == wanted[2:]
 
 
+def test_a_store_that_does_not_answer_a_node_is_lost_and_no_fault_of_its_trial(
+    s3: S3, driver: tuple[Path, Banks], disk: Path
+) -> None:
+    from botocore.exceptions import EndpointConnectionError
+
+    from search.frames import Banks
+    from search.worker import ERROR, UNREACHED, what_failed
+
+    run_dir, banks = driver
+    assert banks.source is not None
+    place = "s3://runs/one/dataset.zarr"
+    there = Banks(banks.train, banks.val, replace(banks.source, dataset=place, patience=1))
+    with pytest.raises(BadInput, match=r"one/dataset\.zarr") as none:  # the store answers: there is no data set
+        there.here()
+    assert list(what_failed(none.value)) == [ERROR]
+    for file in (run_dir / "dataset.zarr").rglob("*"):
+        if file.is_file():
+            Storage.at("s3://runs/one").put(file, str(file.relative_to(run_dir)))
+    s3.unplug()
+    with pytest.raises(StorageLost, match=r"s3://runs/one/dataset\.zarr: no answer for 1 s") as lost:
+        there.here()
+    assert list(what_failed(lost.value)) == [UNREACHED]
+    refused = BadInput("a frame that is streamed")
+    refused.__cause__ = EndpointConnectionError(endpoint_url="http://nowhere")
+    assert list(what_failed(refused)) == [UNREACHED]
+    s3.plug_in()
+    assert there.here().train.is_dir()
+
+
 def trial_of(epochs: int) -> Any:
     from search.space import TrialConfig
 
@@ -157,6 +185,36 @@ def trial_of(epochs: int) -> Any:
         weight_decay=1e-4, augmentation=0.5, seed=1, crop=64, output_stride=None, encoder_weights=None, reference=False,
         epochs=epochs, cpus=1.0, train=CONFIG.train,
     )  # fmt: skip
+
+
+def test_a_broken_connection_is_put_down_to_a_node_that_is_found_lost_soon_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import ray
+
+    living = {"head": True, "old": False, "a": True, "b": True}
+    asked: list[float] = []
+
+    def as_ray_tells() -> list[dict[str, Any]]:
+        return [{"NodeID": name, "Alive": alive} for name, alive in living.items()]
+
+    def a_while(seconds: float) -> None:
+        asked.append(seconds)
+        living["b"] = len(asked) < 3  # Ray finds out
+
+    monkeypatch.setattr(ray, "nodes", as_ray_tells)
+    monkeypatch.setattr(nodes.time, "sleep", a_while)
+    lost = nodes.Losses()
+    assert lost.lately()
+    assert len(asked) == 3
+    assert lost.lately()
+    assert len(asked) == 3, "the next trial of that node does not wait"
+    monkeypatch.setattr(nodes, "LATELY", 0.0)
+    monkeypatch.setattr(nodes, "NOTICED_SECONDS", 0.0)
+    assert not lost.lately(), "it was lost long ago"
+    living.update(dict.fromkeys(living, False), head=True)
+    monkeypatch.setattr(nodes, "NOTICED_SECONDS", 20.0)
+    assert not nodes.Losses().lately(), "one node alone is not waited for"
 
 
 def test_the_loss_of_a_node_is_told_from_the_death_of_a_process(tmp_path: Path) -> None:

@@ -110,10 +110,13 @@ TABLE = (
     Row(
         "F8",
         "a node is lost",
-        "its trials move to other nodes, none counts as failed",
+        "its trials move to other nodes, none counts as failed; a broken connection is put down to the node once Ray "
+        "finds it gone",
         (
             "cluster/test_nodes.py::"
             "test_gpus_are_packed_a_reference_has_a_node_a_lost_node_costs_nothing_and_a_new_one_is_used",
+            "cluster/test_nodes_home.py::test_a_broken_connection_is_put_down_to_a_node_that_is_found_lost_soon_after",
+            "search/test_scheduler.py::test_a_process_that_is_unavailable_is_put_down_to_its_node_where_one_is_lost",
         ),
     ),
     Row(

@@ -162,6 +162,17 @@ def test_a_trial_that_fails_comes_again_once_and_then_keeps_its_traceback(tmp_pa
     assert "somewhere" in (tmp_path / "trials" / trial.id / "error.txt").read_text()
 
 
+def test_a_process_that_is_unavailable_is_put_down_to_its_node_where_one_is_lost(tmp_path: Path) -> None:
+    judge, _ = scheduler(tmp_path)
+    trial, error = of_target("star")[0], tmp_path / "error.txt"
+    broken = "ray.exceptions.ActorUnavailableError: The actor 1f is unavailable: connection reset.\n"
+    for told, lost in ((broken, True), (broken, False), ("The actor died unexpectedly.\n", True)):
+        error.write_text(f"Failure # 1\n{told}")
+        judge.node_was_lost = lambda lost=lost: lost  # type: ignore[misc]
+        judge.on_trial_error(None, ray_trial(trial, error_file=str(error)))  # type: ignore[arg-type]
+    assert [event["cause"] for event in judge.ledger.events] == ["node", "death", "death"]
+
+
 @pytest.mark.parametrize(
     ("told", "hung", "cause", "tries", "words"),
     [
