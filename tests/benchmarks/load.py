@@ -25,7 +25,7 @@ import psutil
 
 from data_io import synthetic
 from data_io.convert import convert
-from tests.faults.helpers import Search, assert_exact, small_dataset
+from tests.faults.disturbed import Search, assert_exact, small_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable

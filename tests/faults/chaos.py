@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from data_io import errors
 from search import checkpoints
-from tests.faults.helpers import (
+from tests.faults.disturbed import (
     Search,
     assert_exact,
     corrupt,

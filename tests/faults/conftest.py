@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.helpers import small_dataset
+from tests.faults.disturbed import small_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ import pytest
 
 from data_io import errors
 from tests.faults import toy
-from tests.faults.helpers import Search, assert_exact, replayed, stopped, temporary_files
+from tests.faults.disturbed import Search, assert_exact, replayed, stopped, temporary_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ from search.ledger import BACKUP, LEDGER, Ledger
 from search.lock import only_driver
 from search.tuning import take_over
 from tests.faults import driver, toy
-from tests.faults.helpers import corrupt
+from tests.faults.disturbed import corrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ import pytest
 
 from data_io import errors
 from tests.faults import toy
-from tests.faults.helpers import (
+from tests.faults.disturbed import (
     Search,
     assert_exact,
     corrupt,

@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset
 from data_io import errors
 from search.batches import loader
 from search.worker import ERROR, what_failed
-from tests.faults.helpers import Search, assert_exact, undisturbed
+from tests.faults.disturbed import Search, assert_exact, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
