@@ -156,8 +156,11 @@ class Search:
         """Processes that train a trial."""
         return self.named("ray::Impl", "ray::Trainable", "ray::work", "ImplicitFunc")
 
-    def no_orphans(self, seconds: float = 30.0) -> list[str]:
-        """Commands of the processes that are still there when there should be none."""
+    def no_orphans(self, seconds: float = 120.0) -> list[str]:
+        """Commands of the processes that are still there when there should be none.
+
+        Ray's agents on a node whose head was killed with them try to tell it of their raylet's death, for a minute.
+        """
         deadline = time.monotonic() + seconds
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.2)

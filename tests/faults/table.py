@@ -29,7 +29,8 @@ TABLE = (
         "F1",
         "SIGKILL to the driver, then `--resume`",
         "`resumed k of N trials ...`; the same ids, each epoch once, numbers of an undisturbed run; at most "
-        "`train.checkpoint_every` epochs of a running trial are trained again; no process survives",
+        "`train.checkpoint_every` epochs of a running trial are trained again; no process survives "
+        "(Ray's own agents look for their head for a minute)",
         (
             f"{KILLED}test_f01_a_killed_driver_goes_on_with_the_same_trials_and_says_so",
             f"{KILLED}test_f01_no_process_survives_its_driver",
