@@ -39,6 +39,7 @@ from analysis.samples import TRUTH, Study, counts, from_run
 from data_io.command_line import Parser
 from data_io.errors import DONE, REPORT_FAILED, BadInput, entry_point, printable
 from data_io.files import write_text
+from data_io.job_folder import refuse_lost
 from postprocess.export import write_csv
 
 if TYPE_CHECKING:
@@ -159,6 +160,10 @@ def main(argv: list[str] | None = None) -> int:
         raise BadInput(f"{next(g for g in given if g not in loose)}: not METHOD=PATH; give one RUN or only METHOD=PATH")
     if not loose and len(given) > 1:
         raise BadInput("more than one RUN; compare METHOD=PATH METHOD=PATH, with label stacks from each run")
+    if arguments.out is not None:
+        refuse_lost(arguments.out, "--out")
+    elif not loose:
+        refuse_lost(given[0])
     print(f"comparing {printable(', '.join(given))}: reading and matching cells, then testing every trait", flush=True)
     try:
         if loose:

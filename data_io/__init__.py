@@ -24,6 +24,7 @@
 `ngff`            OME-Zarr metadata, 0.4 and 0.5
 `integrity`       the manifest: complete or not, damaged or not
 `location`        a folder, or s3://
+`job_folder`      inside a Ray job: outputs that would be gone when it ends are refused
 `splits`          train, validation and test, by group, field or time, never by crop; folds
 `normalise`       grey values -> float32, the same way in training and in prediction
 `crops`           the frames in memory maps, and the crops a network is trained on

@@ -21,6 +21,7 @@ from data_io.errors import DONE, REFUSED, BadInput, entry_point, printable, tell
 from data_io.files import write_json, write_text
 from data_io.intake import measure_field, take_in
 from data_io.integrity import Damaged, load, preflight
+from data_io.job_folder import refuse_lost
 from data_io.location import is_remote, located, reaching, sizes
 from data_io.provenance import provenance
 from data_io.recommendation import recommend
@@ -300,6 +301,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_options(parser)
     given = parser.parse_args(argv)
     settings, source = settings_of(given), located(given.place)
+    folder = given.out or (Path() if is_remote(source) else source.resolve().parent)
+    if not given.no_files:
+        refuse_lost(folder, "--out")
     refusal = None
     try:
         checked = check(source, settings)
@@ -308,8 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         checked = Checked(str(source), source.name, "refused", fault=str(fault))
     print("\n".join(map(printable, summary(checked).split("\n"))))
     if not given.no_files and (is_remote(source) or source.exists()):
-        beside = Path() if is_remote(source) else source.resolve().parent
-        for file in write(checked, given.out or beside):
+        for file in write(checked, folder):
             print(f"wrote {file}")
     if refusal is None:
         return DONE

@@ -18,6 +18,7 @@ from data_io.errors import DONE, BadInput, entry_point, printable
 from data_io.files import building, sha256
 from data_io.intake import NORMALISATIONS, Intake, Measured, Settings, measure_field, take_in
 from data_io.integrity import is_taken
+from data_io.job_folder import refuse_lost
 from data_io.location import located
 from data_io.progress import show
 from data_io.provenance import provenance
@@ -185,6 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ome-zarr", default=ngff.DEFAULT, metavar="V", help="0.5 (default) or 0.4")
     add_options(parser)
     given = parser.parse_args(argv)
+    refuse_lost(given.out)
     finished = is_taken(located(given.out))
     dataset = convert(given.source, given.out, settings_of(given), ome_zarr=given.ome_zarr, progress=_show)
     if str(dataset.path) != str(located(given.out)):

@@ -24,6 +24,7 @@ from data_io.brightfield import PSF, contrast, draw, dust, grains, illumination,
 from data_io.command_line import Parser
 from data_io.errors import DONE, BadInput, entry_point
 from data_io.files import building, write_json, write_text
+from data_io.job_folder import refuse_lost
 from data_io.population import Population, populate
 from data_io.readers import MARKER
 from data_io.traits import ANGLES, isolated, traits
@@ -229,6 +230,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="same seed, same movies (default: 0)")
     given = parser.parse_args(argv)
     out = given.out or Path(f"synthetic_{given.preset}_{given.seed}")
+    refuse_lost(out)
     finished = out.exists()
     size = _size(given.size)
     write(out, fields=given.fields, frames=given.frames, size=size, preset=given.preset, seed=given.seed)

@@ -29,6 +29,7 @@ import numpy as np
 
 from data_io.command_line import Parser
 from data_io.errors import DONE, BadInput, entry_point, printable
+from data_io.job_folder import refuse_lost
 from data_io.progress import show
 from postprocess.label_files import checked, image_sources, label_sources, stated
 from postprocess.tables import appending
@@ -152,6 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--track", action="store_true", help="link cells of consecutive frames by overlap")
     add("--out", type=Path, required=True, metavar="FILE", help="the table: .csv or .parquet")
     given = parser.parse_args(argv)
+    refuse_lost(given.out, "--out")
     done = measure(
         given.labels,
         given.out,

@@ -33,6 +33,7 @@ from data_io.command_line import Parser
 from data_io.damage import one_line
 from data_io.errors import DONE, PARTIAL, BadInput, entry_point
 from data_io.files import write_bytes, write_json
+from data_io.job_folder import refuse_lost
 from postprocess import blocks, exchange, export, large, methods, policies, schedulers
 from postprocess.label_store import LabelStore
 from postprocess.policies import AS_FOUND, Policy
@@ -536,6 +537,7 @@ def main(argv: list[str] | None = None) -> int:
         "--export", metavar="KINDS", help=f"files for other programs: all, or of {','.join(exchange.KINDS)}"
     )
     options = parser.parse_args(argv)
+    refuse_lost(options.run)
     kinds = exchange.kinds_of(options.export)
     given = {name: getattr(options, name) for name in ("border", "holes", "pieces", "min_area", "max_area")}
     given = {name: value for name, value in given.items() if value is not None}

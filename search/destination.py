@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_io.errors import BadInput
+from data_io.job_folder import is_object, refuse_relative
 from search.prepare import RUNS, make_folder, numbered
 
 if TYPE_CHECKING:
@@ -29,14 +30,6 @@ def outside_a_job(asked: Path | None) -> Path:
     return (asked or numbered(Path(RUNS))).absolute()  # trials run elsewhere
 
 
-def refuse_relative(place: Path | str | None, option: str) -> None:
-    """Raise BadInput for an output that would end up in the temporary copy that a job works in."""
-    if place is not None and not is_object(place) and not Path(place).is_absolute():
-        raise BadInput(
-            f"{option} {place}: a Ray job works in a temporary copy of your folder, gone when it ends; give {REMEDY}"
-        )
-
-
 def in_a_job(asked: Path | str | None, environment: Mapping[str, str], nodes: int) -> tuple[Path | str, str]:
     """Return the place of a run inside a job, and why it is that one.
 
@@ -48,11 +41,11 @@ def in_a_job(asked: Path | str | None, environment: Mapping[str, str], nodes: in
     BadInput
         The place is relative, or nothing names one on a cluster of several nodes.
     """
-    refuse_relative(asked, "--out")
     if asked is not None:
+        refuse_relative(asked, "--out", stores=True)
         return asked, "as asked for"
     if named := environment.get(STORAGE):
-        refuse_relative(named, STORAGE)
+        refuse_relative(named, STORAGE, stores=True)
         return _new_in(named), f"{STORAGE} is {named}"
     if nodes > 1:
         raise BadInput(f"no place for the run: this cluster has {nodes} nodes; give --out or set {STORAGE} to {REMEDY}")
@@ -89,11 +82,6 @@ def check_data(data: str | None) -> None:
             f"{data}: not here; a Ray job works in a copy of your folder without the data (.rayignore): give "
             "an absolute path that the nodes see, or s3://bucket/name.zarr"
         )
-
-
-def is_object(place: Path | str) -> bool:
-    """Tell whether a place is in an object store."""
-    return not isinstance(place, Path | str) or str(place).startswith("s3:/")
 
 
 def _new_in(place: Path | str) -> Path | str:

@@ -26,6 +26,7 @@ import torch
 from data_io import errors
 from data_io.command_line import Parser
 from data_io.errors import BadInput
+from data_io.job_folder import refuse_lost
 from search import handover, models, trust
 
 if TYPE_CHECKING:
@@ -273,6 +274,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("model", type=Path, metavar="RUN/best/TARGET", help="folder of a chosen model")
     parser.add_argument("--out", type=Path, metavar="FILE.zip", help="the package (default: beside the folder)")
     given = parser.parse_args(arguments)
+    if given.out is None:
+        refuse_lost(given.model)
+    else:
+        refuse_lost(given.out, "--out")
     trust.refuse_forced_pickles()
     if not given.model.is_dir():
         raise BadInput(f"{given.model}: no such folder; give the folder of a chosen model, RUN/best/TARGET")

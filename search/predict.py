@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from data_io import errors, files
 from data_io.command_line import Parser
 from data_io.errors import BadInput
+from data_io.job_folder import refuse_lost
 from data_io.normalise import for_new_images, frame_limits, hits_floor, normalise
 from data_io.provenance import provenance
 from postprocess.predictions import PredictionStore
-from search import console, destination, handover, inference, models, trust
+from search import console, handover, inference, models, trust
 
 if TYPE_CHECKING:
     import numpy as np
@@ -189,17 +189,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--tta", action="store_true", help="mean over the frame's eight rotations and reflections; eight times as long"
     )
-    from cluster.start import belongs_to_job
-
     given = parser.parse_args(arguments)
+    if given.out is None:
+        refuse_lost(given.run)
+    else:
+        refuse_lost(given.out, "--out")
     trust.refuse_forced_pickles()
     if not given.run.is_dir():
         raise BadInput(f"{given.run}: no such folder; give the folder of a finished search")
     if given.images is not None:
         if given.out is None:
             parser.error("--images needs --out DIR")
-        if belongs_to_job(os.environ):
-            destination.refuse_relative(given.out, "--out")
         return predict_images(given.run, given.images, given.out, tta=given.tta)
     if given.out is not None:
         parser.error("--out goes with --images")

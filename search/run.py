@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_io import errors, files
 from data_io.errors import BadInput
+from data_io.job_folder import refuse_relative
 from search import console, destination, nodes, prepare, trust
 from search.config import Config, dump
 from search.console import say
@@ -101,7 +102,8 @@ def place(options: Options, data: str | None) -> Path | str:
         return asked if isinstance(asked, str) else destination.outside_a_job(asked)
     if options.allow_insecure_cluster:
         os.environ[ALLOW] = "1"
-    destination.refuse_relative(asked, "--resume" if options.resume else "--out")
+    if asked is not None:
+        refuse_relative(asked, "--resume" if options.resume else "--out", stores=True)
     destination.check_data(data)
     try:
         with cluster_of_job() as nodes:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from cluster import start
+from data_io import job_folder
 from data_io.errors import BadInput
 from search import destination
 
@@ -28,10 +31,55 @@ def test_on_a_workstation_a_run_goes_where_it_is_told_else_into_a_numbered_folde
 
 
 def test_a_relative_folder_is_refused_in_a_job() -> None:
-    with pytest.raises(BadInput, match=r"^--out results: a Ray job works in a temporary copy .*; give a folder"):
+    with pytest.raises(BadInput, match=r"^--out results: a Ray job works in a temporary copy .*; give a path"):
         destination.in_a_job(Path("results"), {}, 1)
     with pytest.raises(BadInput, match=r"^SEARCH_STORAGE runs: a Ray job works in a temporary copy"):
         destination.in_a_job(None, {"SEARCH_STORAGE": "runs"}, 1)
+
+
+WRITERS = {
+    "data_io.check movie --out pages": "--out pages",
+    "data_io.convert movie movie.zarr": "movie.zarr",
+    "data_io.synthetic movies": "movies",
+    "data_io.synthetic": "synthetic_paper_0",
+    "postprocess.run results": "results",
+    "postprocess.measure /labels --out cells.csv": "--out cells.csv",
+    "analysis.compare results": "results",
+    "analysis.compare a=/a.csv b=/b.csv --out pages": "--out pages",
+    "search.predict results": "results",
+    "search.predict /run --images /frames --out measured": "--out measured",
+    "search.export results/best/star": "results/best/star",
+    "search.export /run/best/star --out star.zip": "--out star.zip",
+}
+"""Commands that write to a folder of the one who types them, and the output as the refusal names it."""
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_every_command_that_writes_refuses_a_relative_output_inside_a_job(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module, *arguments = command.split()
+    main = import_module(module).main
+    output = WRITERS[command]
+    monkeypatch.setenv(job_folder.IN_A_JOB, "{}")
+    with pytest.raises(BadInput) as refused:
+        main(arguments)
+    place = Path(output.split()[-1]).name
+    remedy = f"give a path from the root that every node sees, such as /shared/{place}"
+    assert str(refused.value).startswith(f"{output}: a Ray job works in a temporary copy of your folder")
+    assert str(refused.value).endswith(f"; {remedy}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_outside_a_job_and_for_a_place_that_stays_nothing_is_refused(tmp_path: Path) -> None:
+    job_folder.refuse_lost("results", environment={})
+    for place in (tmp_path, "/shared/results", "s3://bucket/results"):
+        job_folder.refuse_lost(place, environment={job_folder.IN_A_JOB: "{}"})
+
+
+def test_a_job_is_known_by_the_variable_that_the_cluster_knows_it_by() -> None:
+    assert job_folder.IN_A_JOB == start.IN_A_JOB
 
 
 def test_what_is_asked_for_comes_first_then_the_variable_then_the_home_directory(
