@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.joined import Node, living_nodes, refuse_open
-from cluster.token import make_private
+from cluster.token import TOKEN_FILE, make_private, token_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
@@ -63,7 +63,7 @@ def start_ray(cpus: int | None = None, gpus: int | None = None) -> RayInfo:
 
     A cluster that is joined has what it has; `cpus` and `gpus` are not used then. The caller ends it with
     ``ray.shutdown()``. Raises ConnectionError when the job's cluster does not answer or takes commands from strangers,
-    and RuntimeError when this process uses Ray already.
+    or the token of a session of our own cannot be written, and RuntimeError when this process uses Ray already.
     """
     import ray
 
@@ -145,7 +145,13 @@ def _start(cpus: int | None, gpus: int | None) -> str:
     import ray
     from ray._private import ray_constants
 
-    make_private(os.environ)
+    try:
+        make_private(os.environ)
+    except OSError as fault:
+        raise ConnectionError(
+            f"{token_file(os.environ)}: Ray's token cannot be written there ({fault.strerror}); "
+            f"set {TOKEN_FILE} to a file in a folder of your own"
+        ) from fault
     os.environ[NETWORKED] = "0"  # for the processes that Ray starts
     ray_constants.ENABLE_RAY_CLUSTER = False  # for this one, which read it when Ray was imported
     ray.init(

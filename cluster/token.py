@@ -34,17 +34,33 @@ def is_asked_for(environment: Mapping[str, str]) -> bool:
 
 
 def make_private(environment: Mapping[str, str]) -> None:
-    """Make the token's file with mode 0600, or close one of ours that others can read.
+    """Make the token's file with mode 0600, or close one of ours that others can read; an empty one is made anew.
 
-    Nothing happens where the token is a variable, or token authentication is off.
+    Nothing happens where the token is a variable, or token authentication is off. Raises OSError where the file is not
+    there and cannot be made.
     """
-    if environment.get(TOKEN) or environment.get(MODE, "token").lower() != "token":
+    if not is_used(environment):
         return
     file = token_file(environment)
+    if is_empty(file):  # the disk was full when it was made
+        file.unlink()
     try:
         _make(file)
     except FileExistsError:
         _close(file)
+
+
+def is_used(environment: Mapping[str, str]) -> bool:
+    """Tell whether a session that begins here takes its token from the file."""
+    return not environment.get(TOKEN) and environment.get(MODE, "token").lower() == "token"
+
+
+def is_empty(file: Path) -> bool:
+    """Tell whether a file is there that holds no token."""
+    try:
+        return file.is_file() and not file.stat().st_size
+    except OSError:
+        return False
 
 
 def is_private(file: Path) -> bool:
@@ -58,8 +74,12 @@ def is_private(file: Path) -> bool:
 def _make(file: Path) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as text:
-        text.write(secrets.token_hex(32))
+    try:
+        with os.fdopen(handle, "w") as text:
+            text.write(secrets.token_hex(32))
+    except OSError:
+        file.unlink()
+        raise
 
 
 def _close(file: Path) -> None:

@@ -344,13 +344,23 @@ def ray(environment: Mapping[str, str], address_file: Path) -> Finding:
         if token.is_asked_for(environment):
             return Finding("Ray", "ok", told)
         return Finding("Ray", "slow", told, "start it with RAY_AUTH_MODE=token, see cluster/README.md")
+    file = token.token_file(environment)
+    if not token.is_used(environment):
+        kept = "the token's file is not used here"
+    elif not file.exists() or token.is_empty(file):
+        folder = next(one for one in file.absolute().parents if one.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            told = f"{file}: Ray's token cannot be written there"
+            return Finding("Ray", "stops", told, f"set {token.TOKEN_FILE} to a file in a folder of your own")
+        kept = "no token yet, it is made at the next start"
+    elif not token.is_private(file):
+        kept = f"{file} is readable by others, which the next start ends"
+    else:
+        kept = "the token's file is private"
     foreign = start.foreign_clusters(environment, address_file)
-    kept = (
-        "private" if token.is_private(token.token_file(environment)) else "readable by others, closed at the next start"
-    )
     if foreign:
-        return Finding("Ray", "ok", f"token file {kept}; a search starts its own session: {'; '.join(foreign)}")
-    return Finding("Ray", "ok", f"token file {kept}; no other cluster lies about")
+        return Finding("Ray", "ok", f"{kept}; a search starts its own session: {'; '.join(foreign)}")
+    return Finding("Ray", "ok", f"{kept}; no other cluster lies about")
 
 
 def wandb(environment: Mapping[str, str], home: Path) -> Finding:

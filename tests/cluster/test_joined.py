@@ -126,6 +126,14 @@ def test_the_token_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     assert token.is_private(file)
 
 
+def test_an_empty_file_gets_a_token(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.touch()
+    token.make_private({"RAY_AUTH_TOKEN_PATH": str(file)})
+    assert len(file.read_text()) == 64
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
 @pytest.mark.parametrize("other", [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "x" * 32}])
 def test_no_file_is_made_where_none_is_used(tmp_path: Path, other: dict[str, str]) -> None:
     token.make_private({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")} | other)

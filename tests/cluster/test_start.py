@@ -87,6 +87,14 @@ def test_a_job_whose_cluster_is_gone_is_refused(monkeypatch: pytest.MonkeyPatch,
         start_ray(1, 0)
 
 
+def test_a_token_that_cannot_be_written_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file where the folder should be")
+    monkeypatch.delenv(IN_A_JOB, raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "home" / ".ray" / "auth_token"))
+    with pytest.raises(ConnectionError, match=r"auth_token: Ray's token cannot be written there \(.*; set RAY_AUTH_"):
+        start_ray(1, 0)
+
+
 def listening_addresses() -> set[tuple[str, int]]:
     """Return the addresses and ports on which the processes below this one wait for connections."""
     found = set()

@@ -163,7 +163,12 @@ def test_rays_token_and_foreign_clusters(tmp_path: Path) -> None:
     token.chmod(0o600)
     state(doctor.ray(known, nowhere), "ok", "private", "no other cluster lies about")
     token.chmod(0o644)
-    state(doctor.ray(known, nowhere), "ok", "readable by others, closed at the next start")
+    state(doctor.ray(known, nowhere), "ok", f"{token} is readable by others, which the next start ends")
+    absent = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "absent" / "token")}
+    state(doctor.ray(absent, nowhere), "ok", "no token yet")
+    state(doctor.ray({"RAY_AUTH_MODE": "disabled"}, nowhere), "ok", "not used here")
+    nobodys = {"RAY_AUTH_TOKEN_PATH": str(token / "token")}
+    state(doctor.ray(nobodys, nowhere), "stops", "cannot be written there", "RAY_AUTH_TOKEN_PATH")
     nowhere.write_text("127.0.0.1:1")
     state(doctor.ray(known, nowhere), "ok", "127.0.0.1:1", "stale", "it is not joined")
     job = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}", "RAY_ADDRESS": "10.0.0.1:6379", **known}
