@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
+import importlib
 import re
 import shlex
 from functools import cache
@@ -16,8 +18,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TROUBLESHOOTING = ROOT / "search" / "troubleshooting.md"
-PAGES = sorted([*(ROOT / "cluster").rglob("*.md"), ROOT / "data_io" / "README.md", TROUBLESHOOTING])
 PACKAGES = ("analysis", "cluster", "data_io", "postprocess", "search")
+PAGES = sorted(
+    [
+        *(page for package in PACKAGES for page in (ROOT / package).rglob("*.md")),
+        ROOT / "README.md",
+        ROOT / "tests" / "faults" / "README.md",
+    ]
+)
 
 
 @cache
@@ -72,39 +80,82 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert heading in {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}, target
 
 
-def commands() -> list[str]:
-    """Return the searches that the pages and the files for users tell to type."""
-    files = [*PAGES, *(ROOT / "cluster").rglob("*.yaml"), *(ROOT / "cluster").glob("*.sh")]
-    scripts = re.compile(r"^#? *(?:sbatch )?cluster/(?:slurm|machines)\.sh (?:submit )?(--.*)$", re.MULTILINE)
-    found: set[str] = set()
-    for file in files:
-        text = file.read_text(encoding="utf-8").replace("\\\n", " ")
-        lines = [*re.findall(r"-m search\.run ([^`|#'\n]*)", text), *scripts.findall(text)]
-        found |= {line.split(" > ")[0].strip() for line in lines if not re.search(r"\$[{@(]", line)}
-    return sorted(found)
+def code(page: str) -> list[str]:
+    """Return the lines that a page shows as code: those of its blocks, and what stands between backticks."""
+    blocks = re.findall(r"```[a-z]*\n(.*?)```", page, re.DOTALL)
+    inline = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", page, flags=re.DOTALL))
+    return [line for block in blocks for line in block.splitlines()] + [" ".join(text.split()) for text in inline]
 
 
-@pytest.mark.parametrize("command", commands())
-def test_the_searches_that_the_pages_name_are_understood(command: str) -> None:
-    from search.options import parse
+def commands() -> list[tuple[str, str]]:
+    """Return the commands that the pages and the files for users tell to type: module and arguments."""
+    scripts = re.compile(r"^#? *(?:sbatch )?cluster/(?:slurm|machines)\.sh (?:submit )?(--.*)$")
+    typed = re.compile(rf"python -m ((?:{'|'.join(PACKAGES)})\.[a-z_]+) (?! )(.*)")
+    lines = [line for page in PAGES for line in code(page.read_text(encoding="utf-8"))]
+    for file in [*(ROOT / "cluster").rglob("*.yaml"), *(ROOT / "cluster").glob("*.sh")]:
+        lines += file.read_text(encoding="utf-8").replace("\\\n#", " ").splitlines()
+    found = [told for line in lines for told in typed.findall(line)]
+    found += [("search.run", arguments) for line in lines for arguments in scripts.findall(line)]
+    cut = {(module, re.split(r"  | [#|>&]|'$", arguments)[0].strip()) for module, arguments in found}
+    return sorted((module, arguments) for module, arguments in cut if not re.search(r"\$|\.\.\.", arguments))
 
-    options = parse(shlex.split(command))
-    if options.resume is None and options.replay is None:
-        assert options.config()
+
+class Understood(Exception):
+    """The arguments were read."""
 
 
-def test_the_pages_name_many_searches() -> None:
-    assert len(commands()) > 6
+@pytest.mark.parametrize(("module", "arguments"), commands())
+def test_the_commands_that_the_pages_name_are_understood(
+    module: str, arguments: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if module == "search.run":
+        from search.options import parse
+
+        options = parse(shlex.split(arguments))
+        if options.resume is None and options.replay is None:
+            assert options.config()
+        return
+    usual = argparse.ArgumentParser.parse_args
+
+    def parse_args(parser: argparse.ArgumentParser, *given: object, **more: object) -> None:
+        usual(parser, *given, **more)  # type: ignore[call-overload]
+        raise Understood
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    with pytest.raises(Understood):
+        importlib.import_module(module).main(shlex.split(arguments))
+
+
+def test_the_pages_name_many_commands() -> None:
+    assert {module for module, _ in commands()} >= {
+        "analysis.compare", "analysis.score", "cluster.health", "data_io.check", "data_io.convert", "data_io.synthetic",
+        "postprocess.run", "search.doctor", "search.predict", "search.run", "search.wandb_sync",
+    }  # fmt: skip
+    assert sum(module == "search.run" for module, _ in commands()) > 20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_settings_that_a_page_names_are_settings(page: Path) -> None:
+    from search.config import Config
+
+    sections = {
+        name: field.annotation.model_fields
+        for name, field in Config.model_fields.items()
+        if hasattr(field.annotation, "model_fields")
+    }
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(rf"(?<![\w/.])({'|'.join(sections)})\.([a-z_]+)\b", text)
+    assert not [f"{section}.{name}" for section, name in named if name not in sections[section]]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_modules_and_variables_are_real(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for module in re.findall(r"python -m ([a-z_]+\.[a-z_]+)", text):
+    for module in re.findall(r"python -m\s+([a-z_]+(?:\.[a-z_]+)+)", text):
         assert 'if __name__ == "__main__":' in (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     for variable in re.findall(r"\bSEARCH_[A-Z_]+\b", text):
         assert variable in texts_of_the_code()
-    for path in re.findall(r"`(tests/[a-z_/]+\.py)`", text):
+    for path in re.findall(r"(?:`|python |pytest )(tests/[a-z_/]+\.py)", text):
         assert (ROOT / path).is_file(), path
 
 
