@@ -110,7 +110,7 @@ def unfinished(store: Path) -> dict[str, Any] | None:
     """Return who began a store that is not finished, None where there is no such mark."""
     try:
         mark = json.loads(location.read_bytes(store / MANIFEST)).get(UNFINISHED)
-    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError, RecursionError):
         return None
     return mark if isinstance(mark, dict) else None
 
@@ -131,7 +131,7 @@ def load(store: Path, names: Collection[str]) -> Manifest:
     data = location.read_bytes(file)
     try:
         stored = json.loads(data)
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise BadInput(f"{file}: not JSON ({fault}); {REMEDY}") from fault
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         found = stored.get("format") if isinstance(stored, dict) else None
@@ -144,11 +144,15 @@ def load(store: Path, names: Collection[str]) -> Manifest:
         )
     if _text({key: value for key, value in stored.items() if key != "sha256"}) != data:
         raise BadInput(f"{file}: changed since it was written (its own SHA-256 does not fit); {REMEDY}")
-    files = {name: (int(size), str(digest)) for name, (size, digest) in stored["files"].items()}
+    try:
+        files = {name: (int(size), str(digest)) for name, (size, digest) in stored["files"].items()}
+        content_hash = str(stored["content_hash"])
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise BadInput(f"{file}: not the list of a data set ({fault!r}); {REMEDY}") from fault
     for name in files:
         if not _is_inside(name):
             raise BadInput(f"{file}: names a file outside the store ({name}); do not use it")
-    return Manifest(stored["content_hash"], files)
+    return Manifest(content_hash, files)
 
 
 def glance(store: Path, manifest: Manifest, sizes: Mapping[str, int]) -> dict[str, Any]:
@@ -170,8 +174,11 @@ def glance(store: Path, manifest: Manifest, sizes: Mapping[str, int]) -> dict[st
                 continue
             try:
                 parsed[name] = json.loads(data)
-            except ValueError as fault:
+            except (ValueError, RecursionError) as fault:
                 faults.append(Fault(store / name, f"not JSON ({fault})"))
+                continue
+            if not isinstance(parsed[name], dict):
+                faults.append(Fault(store / name, "not a JSON object"))
     if faults:
         raise Damaged(store, faults)
     return parsed

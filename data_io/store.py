@@ -394,7 +394,7 @@ def is_store(path: Path) -> bool:
     try:
         root = next(path / name for name in ROOTS if (path / name).is_file())
         attributes = json.loads(location.read_bytes(root))
-    except (StopIteration, ValueError):
+    except (StopIteration, ValueError, RecursionError):
         return False
     told = attributes.get("attributes", attributes) if isinstance(attributes, dict) else None
     return isinstance(told, dict) and "dataset" in told

@@ -18,6 +18,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
+from data_io import unpacking
 from data_io.errors import BadInput
 from data_io.integrity import METADATA
 from data_io.location import is_remote, read_bytes
@@ -44,6 +45,9 @@ V2_NUMBERS = "biuf"
 V3_NUMBERS = frozenset(
     {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
 )
+
+
+unpacking.install()
 
 
 class MissingChunk(OSError):
@@ -200,8 +204,25 @@ def _spans(region: tuple[int | slice, ...], shape: tuple[int, ...]) -> list[tupl
 
 
 def open_array(store: Store, name: str) -> Array:
-    """Open an array for reading in which no chunk may be missing."""
-    return zarr.open_array(Whole(store), path=name, mode="r")
+    """Open an array for reading in which no chunk may be missing.
+
+    Raises
+    ------
+    BadInput
+        Its metadata are not those of an array.
+    """
+    return _opened(f"{store.root}/{name}" if isinstance(store, LocalStore) else name, Whole(store), name, "r")
+
+
+def _opened(file: Path | str, store: Store, name: str, mode: Literal["r", "r+"]) -> Array:
+    try:
+        array = zarr.open_array(store, path=name, mode=mode)
+        count_chunks(array)
+    except (ValueError, TypeError, KeyError, ArithmeticError) as fault:
+        said = " ".join(str(fault).split())
+        raise BadInput(f"{file}: bad metadata of an array ({said}); write the store again") from fault
+    unpacking.limit(array)
+    return array
 
 
 def open_checked(folder: Path, mode: Literal["r", "r+"] = "r") -> Array:
@@ -217,14 +238,10 @@ def open_checked(folder: Path, mode: Literal["r", "r+"] = "r") -> Array:
         raise BadInput(f"{folder}: no Zarr array there; write the store again")
     try:
         described = json.loads(read_bytes(file))
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise BadInput(f"{file}: not JSON ({fault}); write the store again") from fault
     check_array(file, described if isinstance(described, dict) else {})
-    try:
-        return zarr.open_array(store_at(folder, read_only=mode == "r"), mode=mode)
-    except (ValueError, TypeError, KeyError) as fault:
-        said = " ".join(str(fault).split())
-        raise BadInput(f"{file}: bad metadata of an array ({said}); write the store again") from fault
+    return _opened(file, store_at(folder, read_only=mode == "r"), "", mode)
 
 
 def read_frame(array: Array, frame: int, place: Path) -> NDArray[Any]:

@@ -141,7 +141,7 @@ def _marker(source: Path) -> dict[str, Any]:
         return {}
     try:
         facts = json.loads((source / MARKER).read_text())
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise BadInput(f"{source / MARKER}: not JSON ({fault}); make the synthetic movies again") from fault
     if not isinstance(facts, dict):
         raise BadInput(f"{source / MARKER}: holds no facts; make the synthetic movies again")

@@ -96,7 +96,7 @@ def _of_plate(source: Path, plate: dict[str, Any]) -> list[tuple[str, Path, dict
         name = str(well["path"]).replace("/", "")
         groups = {"plate": str(plate.get("name") or source.name.removesuffix(".zarr")), "well": name}
         fields = [field["path"] for field in _ome(folder)["well"]["images"]]
-        found += [(f"{name}_{field}", folder / _inside(source, field), groups) for field in fields]
+        found += [(f"{name}_{field}", folder / _inside(folder, field), groups) for field in fields]
     return found
 
 

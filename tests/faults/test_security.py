@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import hashlib
 import io
 import json
 import os
@@ -15,9 +16,10 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ import tifffile
 import zarr
 from PIL import Image, PngImagePlugin
 
-from data_io import check, convert
+from data_io import check, convert, integrity
 from data_io.errors import BadInput, entry_point
 from data_io.files import slug
 from search import trust
@@ -451,6 +453,50 @@ def test_S9_a_link_out_of_a_store_of_another_program_is_refused(
     assert "a link out of the store; copy the file itself" in capsys.readouterr().err
 
 
+def test_S9_a_field_of_a_plate_that_is_a_link_out_of_it_is_refused(tmp_path: Path) -> None:
+    _image(tmp_path / "outside", "zstd", 3)
+    plate = tmp_path / "plate.zarr"
+    for place, told in (("", {"plate": {"wells": [{"path": "A/1"}]}}), ("A/1", {"well": {"images": [{"path": "0"}]}})):
+        zarr.create_group(plate / place, attributes={"ome": {"version": "0.5", **told}})
+    (plate / "A/1/0").symlink_to(tmp_path / "outside")
+    with pytest.raises(BadInput, match="names a path outside itself"):
+        _frames_of(plate)
+
+
+FORGED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "byte order": lambda array: array["codecs"][0]["configuration"].update(endian="wrong"),
+    "no codecs": lambda array: array.update(codecs=[]),
+    "chunks of nothing": lambda array: array["chunk_grid"]["configuration"].update(chunk_shape=[0, 0, 0, 0]),
+    "keys that lead out": lambda array: array["chunk_key_encoding"]["configuration"].update(separator="../"),
+    "another transformer": lambda array: array.update(storage_transformers=[{"name": "os"}]),
+    "more than an array has": lambda array: array.update(evil={"must_understand": True}),
+    "a group": lambda array: array.update(node_type="group"),
+}
+
+
+@pytest.mark.parametrize("what", [*FORGED, "a list", "too deep", "no list of files"])
+def test_S8_a_store_whose_manifest_fits_its_forged_metadata_is_a_line(
+    what: str, movie: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "d.zarr"
+    corpus.write_store(movie, store)
+    file, manifest = store / "movie/s0/zarr.json", json.loads((store / "manifest.json").read_text())
+    if what in FORGED:
+        array = json.loads(file.read_text())
+        FORGED[what](array)
+        file.write_text(json.dumps(array))
+    elif what != "no list of files":
+        file.write_text("[]" if what == "a list" else "[" * 100_000)
+    data = file.read_bytes()
+    manifest["files"]["movie/s0/zarr.json"] = [len(data), hashlib.sha256(data).hexdigest()]
+    listed = {key: value for key, value in manifest.items() if key != "sha256"}
+    (store / "manifest.json").write_bytes(
+        integrity._text(listed if what != "no list of files" else listed | {"files": 3})
+    )
+    assert refused(check.main, store, "--no-files") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 PREDICTED = {
     "a method out of the store": ("zarr.json", {"methods": ["../../evil"]}),
     "a method that is no name": ("zarr.json", {"methods": [3]}),
@@ -567,6 +613,75 @@ def test_S10_hostile_images_neither_hang_nor_fill_the_memory(
     assert ended.value.code in (0, 2), said.err
     assert len(said.err.splitlines()) == (ended.value.code == 2), said.err
     assert "root:" not in said.out + said.err
+
+
+def _image(store: Path, packed: str, zarr_format: int) -> Path:
+    """Write an OME-Zarr of one frame in one chunk with a compressor; return the file of the chunk."""
+    v3: dict[str, Any] = {
+        "gzip": zarr.codecs.GzipCodec(),
+        "zstd": zarr.codecs.ZstdCodec(),
+        "blosc": zarr.codecs.BloscCodec(),
+    }
+    scales = {"axes": ["t", "y", "x"], "datasets": [{"path": "s0"}], "version": "0.4"}
+    ome = {"version": "0.5", "multiscales": [scales]}
+    attributes = {"ome": ome} if zarr_format == 3 else {"multiscales": [scales]}
+    group = zarr.create_group(store, attributes=attributes, zarr_format=zarr_format)  # type: ignore[arg-type]
+    array = group.create_array(
+        "s0",
+        shape=(1, *corpus.SHAPE),
+        chunks=(1, *corpus.SHAPE),
+        dtype="uint16",
+        compressors=v3[packed] if zarr_format == 3 else {"id": packed},
+        chunk_key_encoding={"name": "default" if zarr_format == 3 else "v2", "separator": "/"},
+    )
+    array[0] = corpus.grey(corpus.discs())
+    return next(path for path in (store / "s0").rglob("0") if path.is_file())
+
+
+def _frames_of(store: Path) -> list[np.ndarray]:
+    from data_io.readers import ome_zarr
+    from data_io.readers.raw import Options
+
+    return [frame[0] for frame, _ in ome_zarr.read(store, Options(), [])[0].files[0].read()]
+
+
+def _zstd_of_zeros(size: int, *, stated: bool = True) -> bytes:
+    """Return a zstd frame (RFC 8878) of a size in blocks of 128 KiB that say "zero, so many times"."""
+    head = b"\xe0" + size.to_bytes(8, "little") if stated else b"\x00\x58"  # without: a window of 2 MiB
+    blocks = [((2**17 << 3) | 2 | last).to_bytes(3, "little") + b"\0" for last in (0, 1)]
+    return b"\x28\xb5\x2f\xfd" + head + blocks[0] * (size // 2**17 - 1) + blocks[1]
+
+
+def _deflated(size: int, window: int) -> bytes:
+    packer = zlib.compressobj(1, zlib.DEFLATED, window)
+    return b"".join([*(packer.compress(bytes(2**24)) for _ in range(size // 2**24)), packer.flush()])
+
+
+HUGE = 2**28
+BOMBS = {
+    "zstd": lambda: _zstd_of_zeros(HUGE),
+    "zstd of no stated size": lambda: _zstd_of_zeros(HUGE, stated=False),
+    "gzip": lambda: _deflated(HUGE, 31),
+    "zlib": lambda: _deflated(HUGE, 15),
+    "blosc": lambda: b"\x02\x01\x01\x02" + (2**31 - 1).to_bytes(4, "little") + bytes(24),
+    "lz4": lambda: (2**31 - 1).to_bytes(4, "little") + bytes(24),
+}
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize(
+    ("kind", "zarr_format"),
+    [*((kind, 2) for kind in BOMBS), *((kind, 3) for kind in BOMBS if kind not in ("zlib", "lz4"))],
+)
+def test_S10_a_chunk_that_unpacks_to_more_than_a_chunk_is_refused(kind: str, zarr_format: int, tmp_path: Path) -> None:
+    chunk = _image(tmp_path / "a.zarr", kind.split()[0], zarr_format)
+    (whole,) = _frames_of(tmp_path / "a.zarr")
+    assert np.array_equal(whole, corpus.grey(corpus.discs()))
+    chunk.write_bytes(BOMBS[kind]())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BadInput, match=r"frame 0 is damaged \((unpacks to|ZSTD_decompress)"):
+        _frames_of(tmp_path / "a.zarr")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17  # KiB
 
 
 def test_S10_archives_are_read_and_never_extracted(movie: Path, tmp_path: Path) -> None:
