@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 import time
 import zlib
@@ -63,6 +64,8 @@ class Ledger:
         self.notes = _drop_torn_tail(path)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._copied = time.monotonic()
+        self._copy_end: int | None = None
+        """How far the copy goes, by this process; None before the first."""
 
     @classmethod
     def of_run(cls, run_dir: Path) -> Ledger:
@@ -119,8 +122,18 @@ class Ledger:
         return len(self._seen)
 
     def back_up(self) -> None:
-        """Copy the file beside itself."""
-        files.write_bytes(self.path.with_name(BACKUP), self.path.read_bytes())
+        """Copy the file beside itself: once in whole, then what was added since, as there may be a gigabyte of it."""
+        copy = self.path.with_name(BACKUP)
+        with self.path.open("rb") as file:
+            if copy.exists() and copy.stat().st_size == self._copy_end:
+                file.seek(self._copy_end)
+                with copy.open("ab") as out, files.space_for(copy):
+                    shutil.copyfileobj(file, out)
+                    out.flush()
+                    os.fsync(out.fileno())
+            else:
+                files.write_bytes(copy, file.read())
+            self._copy_end = file.tell()
         self._copied = time.monotonic()
 
     def close(self) -> None:
@@ -154,19 +167,22 @@ def _plain(value: Any) -> Any:
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the events of all whole lines, and the checksum so far; lines from before there were checksums count."""
-    lines = path.read_bytes().split(b"\n")
     events, check, checked = [], 0, False
-    for number, line in enumerate(lines[:-1], start=1):
-        found = CHECKED.fullmatch(line)
-        checked = checked or found is not None
-        body = found[1] if found else line
-        check = zlib.crc32(body, check)
-        try:
-            if checked and (found is None or int(found[2], 16) != check):
-                raise ValueError("another checksum")
-            events.append(json.loads(body + b"}" if found else line, object_pairs_hook=_lean))
-        except ValueError:
-            raise BadInput(f"{path}:{number}: damaged line; {_remedy(path)}") from None
+    with path.open("rb") as lines:
+        for number, whole in enumerate(lines, start=1):
+            if not whole.endswith(b"\n"):  # cut short
+                break
+            line = whole[:-1]
+            found = CHECKED.fullmatch(line)
+            checked = checked or found is not None
+            body = found[1] if found else line
+            check = zlib.crc32(body, check)
+            try:
+                if checked and (found is None or int(found[2], 16) != check):
+                    raise ValueError("another checksum")
+                events.append(json.loads(body + b"}" if found else line, object_pairs_hook=_lean))
+            except ValueError:
+                raise BadInput(f"{path}:{number}: damaged line; {_remedy(path)}") from None
     return events, check
 
 

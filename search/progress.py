@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 15.0
 """Seconds between two plain lines about running trials."""
+SHOW_EVERY = 0.5
+"""Seconds between two pictures of the live table, while no trial ends: it looks through all of them."""
 
 
 @dataclass
@@ -62,7 +64,7 @@ class Display:
         self.seen = {trial.id: _Seen(trial, status=settled.get(trial.id, "waiting")) for trial in trials}
         self.minutes = minutes
         self.began = time.monotonic()
-        self.spoken = 0.0
+        self.spoken = self.shown = 0.0
         self.epochs = 0
         self.live = Live(console=self.console, auto_refresh=False, transient=True) if self.console.is_terminal else None
 
@@ -94,7 +96,8 @@ class Display:
         if not self.live and time.monotonic() - self.spoken > LOG_EVERY:
             self.spoken = time.monotonic()
             self.console.print(f"{self._headline()} | {self._line(seen)}", soft_wrap=True)
-        self._refresh()
+        if time.monotonic() - self.shown > SHOW_EVERY:
+            self._refresh()
 
     def ended(self, trial: TrialConfig, status: str, reason: str) -> None:
         """See `search.scheduler.Watcher`."""
@@ -108,6 +111,7 @@ class Display:
 
     def _refresh(self) -> None:
         if self.live:
+            self.shown = time.monotonic()
             self.live.update(Group(Text(self._headline()), self._table()), refresh=True)
 
     def _clock(self) -> str:

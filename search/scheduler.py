@@ -132,9 +132,11 @@ def has_come_back(ledger: Ledger, trial: str) -> bool:
 def may_come_again(ledger: Ledger, trial: str, cause: str) -> bool:
     """Whether a trial gets another try, by how often `cause` ended it since its last completed epoch."""
     used = 0
-    for event in ledger.events:
+    for event in reversed(ledger.events):  # of millions
         if event["trial"] == trial:
-            used = 0 if event["event"] == "epoch" else used + (event["event"] == "retry" and event["cause"] == cause)
+            if event["event"] == "epoch":
+                break
+            used += event["event"] == "retry" and event["cause"] == cause
     return used < TRIES[cause]
 
 
@@ -191,6 +193,8 @@ class LedgerScheduler(FIFOScheduler):
         self.node_was_lost = node_was_lost
         self.halted: str | None = None
         self.given_up: set[str] = set()
+        self.living: list[Trial] = []
+        """Trials that Ray was given and that have not ended, in its order; Ray itself looks through all there were."""
         self.put_back = put_back
         self.ledger = ledger
         self.judge = judge
@@ -204,6 +208,7 @@ class LedgerScheduler(FIFOScheduler):
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
         """Record that the trial is in the search (again); end one that Ray would try once more than it may."""
         config = self._config(trial)
+        self.living = [*(other for other in self.living if other is not trial), trial]
         if config.id in self.given_up:
             tune_controller.stop_trial(trial)
             return
@@ -256,10 +261,9 @@ class LedgerScheduler(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """Next trial in order, none once the budget is spent."""
-        trial: Trial | None = super().choose_trial_to_run(tune_controller)
-        if trial is not None and trial.status == "PENDING" and self.out_of_budget():
-            return None
-        return trial
+        self.living = [trial for trial in self.living if trial.status not in {"TERMINATED", "ERROR"}]
+        pending = next((trial for trial in self.living if trial.status == "PENDING"), None)
+        return None if pending is None or self.out_of_budget() else pending
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """Record that a trial's process died; Ray starts it again, unless that happens too often."""

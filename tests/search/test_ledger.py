@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from data_io.errors import BadInput
-from search.ledger import Ledger
+from search.ledger import BACKUP, Ledger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,3 +67,20 @@ def test_starting_again_reopens_a_trial_that_the_budget_ended(tmp_path: Path) ->
     assert ledger.trials()["a"].status == "budget"
     ledger.append("start", "a")
     assert ledger.trials()["a"].status is None
+
+
+def test_the_copy_gets_what_was_added_and_is_made_anew_where_it_is_not_what_was_copied(tmp_path: Path) -> None:
+    path, copy = tmp_path / "ledger.jsonl", tmp_path / BACKUP
+    ledger = Ledger(path)
+    for harm in (bool, bool, copy.unlink, lambda: copy.write_bytes(b"half")):
+        ledger.append("start", "a")
+        harm()
+        ledger.back_up()
+        assert copy.read_bytes() == path.read_bytes()
+    first = copy.stat().st_ino
+    ledger.append("start", "b")
+    ledger.close()
+    assert copy.read_bytes() == path.read_bytes()
+    assert copy.stat().st_ino == first  # nothing was written twice
+    Ledger(path).close()
+    assert copy.read_bytes() == path.read_bytes()

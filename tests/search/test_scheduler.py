@@ -317,3 +317,22 @@ def test_trials_of_which_no_two_fit_the_machine_come_one_at_a_time() -> None:
     large = trial.model_copy(update={"gpus": 0.6})
     assert one_at_a_time([large], {"CPU": 8.0, "GPU": 1.0})
     assert not one_at_a_time([large, large.model_copy(update={"gpus": 0.3})], {"CPU": 8.0, "GPU": 1.0})
+
+
+def test_the_next_trial_is_the_first_that_waits_and_those_that_ended_are_forgotten(tmp_path: Path) -> None:
+    spent: list[str] = []
+    judge, _ = scheduler(tmp_path, lambda: spent[0] if spent else None)
+    first, second, third = (ray_trial(config, status="PENDING") for config in of_target("star")[:3])
+    for trial in (first, second, third):
+        judge.on_trial_add(None, trial)  # type: ignore[arg-type]
+    assert judge.choose_trial_to_run(None) is first  # type: ignore[arg-type]
+    first.status = "RUNNING"
+    assert judge.choose_trial_to_run(None) is second  # type: ignore[arg-type]
+    first.status, second.status = "PENDING", "TERMINATED"
+    judge.on_trial_add(None, first)  # type: ignore[arg-type]
+    assert judge.choose_trial_to_run(None) is third  # type: ignore[arg-type]
+    third.status = "ERROR"
+    assert judge.choose_trial_to_run(None) is first  # type: ignore[arg-type]
+    assert judge.living == [first]
+    spent.append("budget spent")
+    assert judge.choose_trial_to_run(None) is None  # type: ignore[arg-type]
