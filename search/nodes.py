@@ -12,12 +12,14 @@ import shutil
 import socket
 import tempfile
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_io import files
+from data_io.errors import BadInput
 from search.storage import StorageLost
 from search.stored_trial import TRIALS, StoredTrial
 from search.weights import FOLDER, MANIFEST
@@ -34,12 +36,14 @@ NOTICED_SECONDS = 20.0
 """After how long Ray has noticed that a node is gone."""
 LATELY = 60.0
 """Seconds for which broken connections are put down to a node that was found lost."""
+LIBRARIES = ("numpy", "torch")
+"""Those with which a trial computes."""
 CLEANING_SECONDS = 30.0
 """How long the nodes may take to delete what a run left on them."""
 
 
 class NotShared(Exception):
-    """A node sees neither the folder of the run nor a storage of it."""
+    """A node cannot take part in the run: it sees neither its folder nor a storage of it, or lacks data or packages."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,23 @@ class Home:
         Name of the run on the nodes.
     store
         Storage of the run, None where all nodes share `run_dir`.
+    packages
+        Versions of the libraries that the driver computes with, none where they do not matter.
     """
 
     run_dir: Path
     mark: str
     name: str
     store: Storage | None = None
+    packages: dict[str, str] = field(default_factory=dict)
+
+    def refuse_other_packages(self) -> None:
+        """Raise NotShared where this node computes with other libraries than the driver: numbers would differ."""
+        here = packages()
+        names = [name for name, version in self.packages.items() if here.get(name) != version]
+        other = [f"{name} {here.get(name, 'missing')}, but {self.packages[name]} where the run began" for name in names]
+        if other:
+            raise NotShared(f"{socket.gethostname()}: {'; '.join(other)}; install the same there")
 
     @contextmanager
     def trial(self, trial: str, report: Callable[[Any], None]) -> Iterator[tuple[Path, Callable[[Any], None]]]:
@@ -77,7 +92,8 @@ class Home:
             yield folder, report
             return
         kept = StoredTrial(self.store, trial, folder)
-        kept.bring()
+        with of_this_node():
+            kept.bring()
 
         def keep_and_report(row: Any) -> None:
             kept.put()
@@ -138,6 +154,26 @@ def _report_earlier(folder: Path, report: Callable[[Any], None]) -> None:
     if newest is not None:
         for row in rows_until(checkpoints.epoch_of(newest) - 1, newest, folder):
             report(row)
+
+
+@contextmanager
+def of_this_node() -> Iterator[None]:
+    """Put down to this node, and not to its trial, what keeps a trial from being begun here."""
+    try:
+        yield
+    except StorageLost as fault:
+        raise StorageLost(f"{fault} (asked by {socket.gethostname()})") from fault
+    except (BadInput, ImportError) as fault:
+        raise NotShared(f"{socket.gethostname()}: {fault}") from fault
+
+
+def packages() -> dict[str, str]:
+    """Return the versions of the libraries that trials compute with; builds for other processors count as the same."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name).partition("+")[0]
+    return found
 
 
 class Losses:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -83,6 +84,25 @@ class Storage:
             store._fs.call_s3("head_bucket", Bucket=store._root.split("/")[0])
         return store
 
+    def check_rights(self) -> None:
+        """Write an object and delete it again.
+
+        Raises
+        ------
+        BadInput
+            That is not allowed here, or nothing answers.
+        """
+        probe = self._key(f".probe-{secrets.token_hex(4)}")
+        try:
+            with location.reaching(located(self.place)):
+                self._fs.pipe_file(probe, b"")
+                _delete(self._fs, [probe])
+        except NotDeleted as fault:
+            raise BadInput(
+                f"{self.place}: access denied ({fault}); a run replaces its checkpoints, so the keys must be allowed "
+                "to delete objects in this bucket, too"
+            ) from fault
+
     def put(self, file: Path, name: str) -> None:
         """Copy a file into the store; it is there whole or not at all."""
         self._patiently(lambda fs: fs.put_file(str(file), self._key(name)))
@@ -106,12 +126,22 @@ class Storage:
             return None
 
     def get(self, name: str, file: Path) -> None:
-        """Copy an object to a file, which is there whole or not at all."""
+        """Copy an object to a file, which is there whole or not at all.
+
+        Raises
+        ------
+        BadInput
+            There is no such object any more.
+        """
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
         try:
             self._patiently(lambda fs: fs.get_file(self._key(name), str(partial)))
             partial.replace(file)
+        except FileNotFoundError as fault:
+            raise BadInput(
+                f"{self.place}/{name}: was deleted while it was being brought; run the same command again"
+            ) from fault
         finally:
             partial.unlink(missing_ok=True)
 
@@ -127,11 +157,24 @@ class Storage:
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; those that are not there do not matter."""
-        if keys := [self._key(name) for name in names]:
-            bucket, start = self._root.split("/")[0], len(self._root.split("/")[0]) + 1
-            for first in range(0, len(keys), 1000):  # as many as one request takes
-                part = {"Objects": [{"Key": key[start:]} for key in keys[first : first + 1000]], "Quiet": True}
-                self._patiently(partial(_delete, bucket, part))
+        keys = [self._key(name) for name in names]
+        for first in range(0, len(keys), 1000):  # as many as one request takes
+            self._patiently(partial(_delete, keys=keys[first : first + 1000]))
+
+    def drop_uploads(self) -> None:
+        """Let go of what interrupted uploads of large files left: no objects, but they are paid for.
+
+        A store that does not let them be listed keeps them.
+        """
+        bucket, _, name = self._root.partition("/")
+        try:
+            fs = self._fs
+            for upload in fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{name}/").get("Uploads", []):
+                which = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
+                fs.call_s3("abort_multipart_upload", Bucket=bucket, **which)
+        except Exception as fault:
+            if not (isinstance(fault, FileNotFoundError) or _is_lost(fault)):
+                raise
 
     @property
     def _fs(self) -> Any:
@@ -189,8 +232,17 @@ def is_out_of_reach(fault: BaseException) -> bool:
     return of_the_way
 
 
-def _delete(bucket: str, part: dict[str, Any], fs: Any) -> None:
-    fs.call_s3("delete_objects", Bucket=bucket, Delete=part)
+class NotDeleted(OSError):
+    """The store answered that it did not delete an object."""
+
+
+def _delete(fs: Any, keys: list[str]) -> None:
+    """Delete objects of one bucket; the answer to many deletions is no error even if none was done."""
+    bucket, start = keys[0].split("/")[0], len(keys[0].split("/")[0]) + 1
+    part = {"Objects": [{"Key": key[start:]} for key in keys], "Quiet": True}
+    for fault in fs.call_s3("delete_objects", Bucket=bucket, Delete=part).get("Errors", []):
+        if fault.get("Code") != "NoSuchKey":
+            raise NotDeleted(f"{fault.get('Key')} was not deleted: {fault.get('Message') or fault.get('Code')}")
 
 
 def working_folder(place: str, parent: Path) -> Path:

@@ -121,6 +121,8 @@ class StoredRun(Unstored):
         self.folder: Path = working_folder(f"{store.place}-{self.run}", parent)
         self.sitting = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         self.lost = None
+        self.from_elsewhere: dict[str, Path] = {}
+        """Files of a data set that lies in another folder of this machine."""
 
     @contextmanager
     def held(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -131,6 +133,7 @@ class StoredRun(Unstored):
         BadInput
             Another driver holds it.
         """
+        self.store.check_rights()
         self._wait_for_other_driver(say)
         self._bring(say)
         copy = LedgerCopy(self.store, f"{LEDGERS}/{self.sitting}", self.folder / LEDGER)
@@ -138,7 +141,8 @@ class StoredRun(Unstored):
         before = self.head
         self._take()
         if before:
-            self._delete_old_ledgers()
+            self._delete_ledgers(before["ledger"])
+            self.store.drop_uploads()
         heart = Heart(self, copy)
         heart.start()
         patience = self.store.patience + BEAT
@@ -155,15 +159,23 @@ class StoredRun(Unstored):
                 self._release()
 
     def put_needed(self, dataset: Dataset) -> None:
-        """Store what a run needs to go on elsewhere: settings, pretrained encoders, data, the choice if it is made."""
+        """Store what a run needs to go on elsewhere: settings, pretrained encoders, data, the choice if it is made.
+
+        Raises
+        ------
+        StorageLost
+            The storage does not answer, or another driver has taken the run over.
+        """
         if not is_remote(dataset.path) and dataset.path.resolve() != (self.folder / DATASET).resolve():
-            self._put(_walk(dataset.path, DATASET))
+            self.from_elsewhere = _walk(dataset.path, DATASET)
+            self._put(self.from_elsewhere)
         self._put({name: file for name, file in self._files().items() if name.split("/")[0] in NEEDED})
 
     def put_results(self) -> None:
-        """Store all that the run wrote."""
-        self._put(self._files())
+        """Store all that the run wrote, what someone has deleted or changed there again; raises like `put_needed`."""
+        self._put(self._files() | self.from_elsewhere, look=True)
         self.store.put(self.folder / LEDGER, LEDGER)
+        self.store.drop_uploads()
 
     def bring_trials(self, trials: Iterable[str], *, curves_of: Iterable[str] = ()) -> None:
         """Have trials here as their own processes stored them, of others learning curves, settings and examples."""
@@ -188,8 +200,9 @@ class StoredRun(Unstored):
         began = time.monotonic()
         first = self.head
         while self.head and (holder := self.head["holder"]):
-            who = f"{holder['host']}/{holder['pid']} since {holder['since']}"
-            gone = holder["host"] == socket.gethostname() and not files.is_alive(holder["pid"])
+            who = _who(holder)
+            here = (holder["host"], holder.get("boot")) == (socket.gethostname(), _boot())
+            gone = here and not files.is_alive(holder["pid"])
             if gone or time.monotonic() - began > STALE:
                 say(f"note: {who} held {self.place} and has ended; taken over")
                 return
@@ -228,10 +241,13 @@ class StoredRun(Unstored):
 
     def _parts(self, under: str) -> bytes:
         """Return the ledger of a sitting; a part that is being replaced is there as it was or as it will be."""
-        parts = [self.store.read(name) for name in self.store.objects(under)]
-        return b"".join(part for part in parts if part)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return b"".join(part for part in pool.map(self.store.read, self.store.objects(under)) if part)
 
     def _take(self) -> None:
+        if not self.new and (now := _read_head(self.store)) != self.head:
+            who = _who(now["holder"]) if now and now["holder"] else "another driver"
+            raise BadInput(f"{self.place}: locked by {who}, which went on with it meanwhile; wait for it or end it")
         head = {"run": self.run, "ledger": f"{LEDGERS}/{self.sitting}", "holder": self._me(), "beat": 0}
         try:
             self.store.write(HEAD, json.dumps(head).encode(), new=self.new)
@@ -241,34 +257,43 @@ class StoredRun(Unstored):
 
     def beat(self) -> None:
         """Give a sign of life; BadInput when another driver has taken the run over."""
-        now = _read_head(self.store)
+        now = _read_head(self.store) or self.head  # it may have been deleted
         if now is None or (now["holder"] or {}).get("token") != self.sitting:
             raise BadInput(f"{self.place}: taken over by another driver; this one ends")
         self.head = now | {"beat": now["beat"] + 1}
         self.store.write(HEAD, json.dumps(self.head).encode())
 
     def _release(self) -> None:
-        now = _read_head(self.store)
+        now = _read_head(self.store) or self.head
         if now and (now["holder"] or {}).get("token") == self.sitting:
             self.store.write(HEAD, json.dumps(now | {"holder": None}).encode())
 
     def _me(self) -> dict[str, Any]:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        return {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "token": self.sitting}
+        who = {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid()}
+        return who | {"since": since, "token": self.sitting}
 
-    def _delete_old_ledgers(self) -> None:
-        """Delete what earlier drivers wrote; ours holds all of it."""
+    def _delete_ledgers(self, last: str) -> None:
+        """Delete what drivers up to the last one wrote; ours holds all of it, and one that begins may write another."""
         ours = f"{LEDGERS}/{self.sitting}/"
-        self.store.delete(name for name in self.store.objects(LEDGERS) if not name.startswith(ours))
+        self.store.delete(n for n in self.store.objects(LEDGERS) if n < f"{last}~" and not n.startswith(ours))
 
     def _files(self) -> dict[str, Path]:
         files_of_run = {n: file for n, file in _walk(self.folder, "").items() if n.split("/")[0] not in NOT_STORED}
         told = {f"{TRIALS}/{file.parent.name}/{file.name}": file for file in (self.folder / TRIALS).glob("*/error.txt")}
         return files_of_run | told  # the driver writes why a trial failed, the trial all else
 
-    def _put(self, wanted: dict[str, Path]) -> None:
-        """Store the files that are not stored as they are; manifests and settings last."""
+    def _put(self, wanted: dict[str, Path], *, look: bool = False) -> None:
+        """Store the files that are not stored as they are; manifests and settings last.
+
+        What was stored is taken to be there still, unless one is to `look`.
+        """
+        if self.lost:
+            raise StorageLost(self.lost)
         record = _read_record(self.folder)
+        if look:
+            there = self.store.objects()
+            record = {name: facts for name, facts in record.items() if name in there and there[name].etag == facts[0]}
         changed = [name for name, file in wanted.items() if record.get(name, [""])[1:] != _stat(file)]
         for late in (False, True):
             with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -329,13 +354,13 @@ class LedgerCopy:
         with self.ledger.open("rb") as file:
             file.seek(self.start)
             new = file.read()
-        new = new[: new.rfind(b"\n") + 1]
-        while self.start + len(new) > self.end:
-            cut = len(new) if len(new) <= PART else new.rfind(b"\n", 0, PART) + 1 or new.find(b"\n") + 1
-            self.store.write(f"{self.under}/{self.number:06d}.jsonl", new[:cut])
+        new, at = new[: new.rfind(b"\n") + 1], 0
+        while self.start + (left := len(new) - at) > self.end:
+            cut = left if left <= PART else (new.rfind(b"\n", at, at + PART) + 1 or new.find(b"\n", at) + 1) - at
+            self.store.write(f"{self.under}/{self.number:06d}.jsonl", new[at : at + cut])
             self.end = self.start + cut
-            if cut < len(new) or cut >= PART:
-                self.number, self.start, new = self.number + 1, self.end, new[cut:]
+            if cut < left or cut >= PART:
+                self.number, self.start, at = self.number + 1, self.end, at + cut
 
 
 class Heart(threading.Thread):
@@ -366,6 +391,18 @@ class Heart(threading.Thread):
         """Let the last lines follow, for so long at most."""
         self.over.set()
         self.join(seconds)
+
+
+def _who(holder: dict[str, Any]) -> str:
+    return f"{holder['host']}/{holder['pid']} since {holder['since']}"
+
+
+def _boot() -> str:
+    """Return which start of which machine this is, where the system tells: host names need not be unique."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _read_head(store: Storage) -> dict[str, Any] | None:

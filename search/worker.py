@@ -8,10 +8,11 @@ from __future__ import annotations
 import gc
 import sys
 import traceback
+from socket import gethostname
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_io.errors import disk_full, is_disk_full
-from search.nodes import NotShared
+from search.nodes import NotShared, of_this_node
 from search.space import TrialConfig
 from search.storage import StorageLost, is_out_of_reach
 from search.trust import write_for_owner_only
@@ -67,8 +68,11 @@ def work(config: dict[str, Any], *, train: Train, banks: Banks, home: Home, hang
     write_for_owner_only()  # a node of a cluster may have been started to let the group write
     trial = TrialConfig.model_validate(config["trial"])
     try:
+        home.refuse_other_packages()
         with home.trial(trial.id, tune.report) as (folder, tell):
-            own, encoders = banks.of_fold(trial.fold).here(), home.encoders(needed=trial.encoder_weights is not None)
+            with of_this_node():
+                own = banks.of_fold(trial.fold).here()
+                encoders = home.encoders(needed=trial.encoder_weights is not None)
             with Watchdog(hang_seconds, folder) as watchdog:
 
                 def report(row: Row) -> None:
@@ -91,7 +95,7 @@ def what_failed(error: Exception) -> dict[str, str]:
     if isinstance(error, StorageLost | NotShared):
         return {UNREACHED: str(error)}
     if is_out_of_reach(error):  # of frames that are streamed from there
-        return {UNREACHED: f"an object store does not answer ({' '.join(str(error).split())})"}
+        return {UNREACHED: f"an object store does not answer {gethostname()} ({' '.join(str(error).split())})"}
     if is_disk_full(error):
         return {DISK_FULL: str(disk_full(error))}
     if is_out_of_memory(error):

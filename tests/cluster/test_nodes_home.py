@@ -177,6 +177,29 @@ def test_a_store_that_does_not_answer_a_node_is_lost_and_no_fault_of_its_trial(
     assert there.here().train.is_dir()
 
 
+def test_what_a_node_lacks_is_no_fault_of_its_trials_and_is_told_with_its_name(
+    driver: tuple[Path, Banks], disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from search import worker
+
+    run_dir, banks = driver
+    assert banks.source is not None
+    told: list[Any] = []
+    monkeypatch.setattr("ray.tune.report", told.append)
+    monkeypatch.setattr(nodes.socket, "gethostname", lambda: "node7")
+    home = Home(run_dir, nodes.mark(run_dir), "run", packages=nodes.packages())
+    nobodys = replace(banks, source=replace(banks.source, dataset="s3://bucket/movie.zarr"))
+    with monkeypatch.context() as patch:
+        patch.setattr("data_io.location.find_spec", lambda name: None)
+        worker.work({"trial": trial_of(1).model_dump()}, train=toy.train, banks=nobodys, home=home)  # type: ignore[arg-type]
+    other = replace(home, packages=home.packages | {"torch": "1.0", "numpy": "1.0"})
+    worker.work({"trial": trial_of(1).model_dump()}, train=toy.train, banks=banks, home=other)  # type: ignore[arg-type]
+    lacks, differs = (result[worker.UNREACHED] for result in told)
+    assert lacks.startswith("node7: s3://bucket/movie.zarr: s3:// needs more packages; `pip install")
+    assert differs.startswith(f"node7: numpy {np.__version__}, but 1.0 where the run began; torch ")
+    assert differs.endswith("install the same there")
+
+
 def trial_of(epochs: int) -> Any:
     from search.space import TrialConfig
 

@@ -331,6 +331,85 @@ def test_a_driver_asked_to_end_does_not_wait_for_a_store_out_of_reach(
     assert "is behind; the newest is in" in said[-1]
 
 
+def test_a_driver_that_was_overtaken_while_it_brought_the_run_does_not_begin(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_run, "PAUSE", 0.05)
+    store, said = Storage.at(f"{PLACE}-overtaken", 5), []
+    first = StoredRun(store, tmp_path / "a")
+    first.folder.mkdir(parents=True)
+    with first.held(said.append):
+        Ledger(first.folder / LEDGER).append("start", "t")
+    slow, fast = StoredRun(store, tmp_path / "b"), StoredRun(store, tmp_path / "a")
+    slow.folder.mkdir(parents=True)
+    with fast.held(said.append):
+        refused = pytest.raises(BadInput, match=rf"{PLACE}-overtaken: locked by .*/{os.getpid()} since .*meanwhile")
+        with refused, slow.held(said.append):  # its head is as old as that of the fast one
+            pass
+        Ledger(fast.folder / LEDGER).append("complete", "t")
+        until(lambda: lines_of(store) == 2)
+
+
+def test_a_head_that_is_deleted_is_written_again_and_results_that_were_are_stored_again(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_run, "PAUSE", 0.05)
+    monkeypatch.setattr(stored_run, "BEAT", 0.1)
+    store, said = Storage.at(f"{PLACE}-deleted", 5), []
+    run = StoredRun(store, tmp_path / "a")
+    run.folder.mkdir(parents=True)
+    with run.held(said.append):
+        (run.folder / "summary.json").write_text("{}")
+        (run.folder / "config.yaml").write_text("seed: 1")
+        Ledger(run.folder / LEDGER).append("start", "t")
+        run.put_results()
+        store.delete([HEAD, "summary.json"])
+        store.write("config.yaml", b"seed: 2")
+        until(lambda: store.read(HEAD) is not None)
+        run.put_results()
+        assert (store.read("summary.json"), store.read("config.yaml")) == (b"{}", b"seed: 1")
+        run.lost = f"{store.place}: taken over by another driver; this one ends"
+        with pytest.raises(StorageLost, match="taken over"):
+            run.put_results()
+    assert not said[1:], "nothing but that it was lost"
+
+
+def test_what_interrupted_uploads_left_is_let_go_of(s3: S3, tmp_path: Path) -> None:
+    store = Storage.at(f"{PLACE}-uploads", 5)
+    for name in ("trials/t/checkpoints/epoch_000001/state.ckpt", "../other"):
+        store._fs.call_s3("create_multipart_upload", Bucket="runs", Key=f"lab/one-uploads/{name}")
+    run = StoredRun(store, tmp_path)
+    run.folder.mkdir(parents=True)
+    with run.held(lambda text: None):
+        Ledger(run.folder / LEDGER).append("start", "t")
+        run.put_results()
+    left = store._fs.call_s3("list_multipart_uploads", Bucket="runs").get("Uploads", [])
+    assert not left
+
+
+class Refusing:
+    """Stands for a file system whose store answers the deletion of many objects, and does none."""
+
+    def pipe_file(self, name: str, data: bytes) -> None:
+        pass
+
+    def call_s3(self, method: str, **given: Any) -> dict[str, Any]:
+        keys = [one["Key"] for one in given["Delete"]["Objects"]]
+        return {"Errors": [{"Key": key, "Code": "AccessDenied", "Message": "Access Denied"} for key in keys]}
+
+
+def test_keys_that_may_not_delete_or_write_are_refused_at_once(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = StoredRun(Storage.at(f"{PLACE}-rights", 60), tmp_path)
+    monkeypatch.setattr(Storage, "_fs", Refusing())
+    with pytest.raises(BadInput, match=r"access denied \(.*Access Denied\); a run replaces its checkpoints"):
+        run.store.check_rights()
+    impatient = Storage(run.place, 0.1)
+    with pytest.raises(StorageLost, match=r"t/state\.ckpt was not deleted: Access Denied"):
+        impatient.delete(["trials/t/state.ckpt"])
+
+
 def test_what_is_missing_is_said_before_anything_is_begun(
     s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
