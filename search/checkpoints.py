@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+import stat
+import zipfile
+from pathlib import Path
+from typing import Any
 
 from data_io import files
 from data_io.damage import one_line
 from data_io.errors import BadInput
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 STATE = "state.ckpt"
 METRICS = "metrics.csv"
@@ -37,13 +37,18 @@ def manifest(folder: Path) -> dict[str, object] | None:
     """Return the manifest of a complete checkpoint, None for a partial, cut or changed one."""
     try:
         facts = json.loads((folder / MANIFEST).read_text())
-        intact = all(
-            (folder / name).stat().st_size == part["bytes"] and files.sha256(folder / name) == part["sha256"]
-            for name, part in facts["files"].items()
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        intact = all(_is_as_sealed(folder, name, part) for name, part in facts["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return facts if intact and STATE in facts["files"] else None
+
+
+def _is_as_sealed(folder: Path, name: str, part: dict[str, Any]) -> bool:
+    """Whether a file of a manifest is a plain one in the folder, of its size and SHA-256."""
+    facts = (folder / name).lstat()
+    if Path(name).name != name or not stat.S_ISREG(facts.st_mode) or facts.st_size != part["bytes"]:
+        return False
+    return bool(files.sha256(folder / name) == part["sha256"])
 
 
 def read_state(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -56,15 +61,31 @@ def read_state(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """
     import torch
 
+    remedy = f"delete {file.parent}, and the trial goes on from an earlier checkpoint"
+    if (fault := _no_archive(file)) is not None:
+        raise BadInput(f"{file}: cannot be read ({fault}); {remedy}")
     try:
         state: dict[str, Any] = torch.load(file, map_location=map_location, weights_only=True)
     except torch.OutOfMemoryError:
         raise
     except Exception as fault:  # the unpickler raises whatever a foreign file makes it stumble over
         held = "holds more than weights" if type(fault).__name__ == "UnpicklingError" else "cannot be read"
-        remedy = f"delete {file.parent}, and the trial goes on from an earlier checkpoint"
         raise BadInput(f"{file}: {held} ({one_line(fault)}); {remedy}") from fault
+    if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
+        raise BadInput(f"{file}: cannot be read (it holds no state of a network); {remedy}")
     return state
+
+
+def _no_archive(file: Path) -> str | None:
+    """Return why a file is not what PyTorch writes: an archive of members that are stored, so as large as they say."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as fault:
+        return one_line(fault)
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        return "packed, which PyTorch never does"
+    return "too large" if sum(member.file_size for member in members) > file.stat().st_size else None
 
 
 def folder_of(root: Path, epoch: int) -> Path:
@@ -79,12 +100,17 @@ def newest(root: Path) -> Path | None:
 
 def begin(root: Path, epoch: int) -> Path:
     """Make the empty folder of the checkpoint of `epoch`; what an interrupted process left of it or after it goes."""
-    for folder in root.glob("epoch_*"):
-        if epoch_of(folder) >= epoch:
-            shutil.rmtree(folder)
+    drop_from(root, epoch)
     folder = folder_of(root, epoch)
     folder.mkdir(parents=True)
     return folder
+
+
+def drop_from(root: Path, epoch: int) -> None:
+    """Delete the checkpoints of `epoch` and of all later ones."""
+    for folder in root.glob("epoch_*"):
+        if epoch_of(folder) >= epoch:
+            shutil.rmtree(folder)
 
 
 def epoch_of(folder: Path) -> int:

@@ -205,7 +205,26 @@ STATES: dict[str, Callable[[Path, Path], object]] = {
     "path hyper-parameter": lambda file, canary: _torch_saved(file, Path("x")),
     "empty": lambda file, canary: file.write_bytes(b""),
     "text": lambda file, canary: file.write_text("weights"),
+    "no state": lambda file, canary: _torch_written(file, [1, 2]),
+    "packed": lambda file, canary: _packed(file),
 }
+
+
+def _torch_written(file: Path, what: object) -> None:
+    import torch
+
+    torch.save(what, file)
+
+
+def _packed(file: Path) -> None:
+    """Write a state of 64 MiB of zeros into some kilobytes."""
+    import torch
+
+    whole = io.BytesIO()
+    torch.save({"state_dict": {"weight": torch.zeros(2**24)}}, whole)
+    with zipfile.ZipFile(whole) as stored, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in stored.namelist():
+            packed.writestr(name, stored.read(name))
 
 
 def _torch_saved(file: Path, what: object, **how: bool) -> None:
@@ -225,6 +244,24 @@ def test_S4_a_malicious_checkpoint_is_refused_and_not_run(kind: str, canary: Pat
             read(folder / checkpoints.STATE)
         assert "\n" not in str(caught.value)
         assert f"; delete {folder}" in str(caught.value)
+
+
+MANIFESTS = {
+    "deep": "[" * 100_000,
+    "a list of files": '{"files": ["state.ckpt"]}',
+    "a device": json.dumps({"files": {"/dev/zero": {"bytes": 0, "sha256": ""}, "state.ckpt": {}}}),
+    "a file elsewhere": json.dumps({"files": {"../outside": {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}}}),
+}
+
+
+@pytest.mark.parametrize("kind", MANIFESTS)
+def test_S4_a_hostile_manifest_vouches_for_nothing(kind: str, tmp_path: Path) -> None:
+    from search import checkpoints
+
+    folder = _sealed(tmp_path / "epoch_000001", lambda file: file.write_bytes(b""))
+    (tmp_path / "outside").touch()
+    (folder / checkpoints.MANIFEST).write_text(MANIFESTS[kind])
+    assert checkpoints.manifest(folder) is None
 
 
 def test_S4_the_best_checkpoint_of_a_trial_is_loaded_the_same_way(canary: Path, tmp_path: Path) -> None:
