@@ -27,6 +27,7 @@ from data_io import files
 from data_io.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 FINAL = {"stop": "stopped", "complete": "completed", "fail": "failed", "diverge": "diverged", "budget": "budget"}
@@ -167,23 +168,53 @@ def _plain(value: Any) -> Any:
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the events of all whole lines, and the checksum so far; lines from before there were checksums count."""
-    events, check, checked = [], 0, False
+    events, check = [], 0
     with path.open("rb") as lines:
-        for number, whole in enumerate(lines, start=1):
-            if not whole.endswith(b"\n"):  # cut short
-                break
-            line = whole[:-1]
-            found = CHECKED.fullmatch(line)
-            checked = checked or found is not None
-            body = found[1] if found else line
-            check = zlib.crc32(body, check)
-            try:
-                if checked and (found is None or int(found[2], 16) != check):
-                    raise ValueError("another checksum")
-                events.append(json.loads(body + b"}" if found else line, object_pairs_hook=_lean))
-            except ValueError:
-                raise BadInput(f"{path}:{number}: damaged line; {_remedy(path)}") from None
+        try:
+            for event, so_far in _parsed(lines):
+                events.append(event)
+                check = so_far
+        except Damaged as fault:
+            raise BadInput(f"{path}:{fault.line}: damaged line; {_remedy(path)}") from None
     return events, check
+
+
+class Damaged(ValueError):
+    """A line is not as it was written, or does not follow the one before it."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(f"line {line}")
+        self.line = line
+
+
+def is_sound(lines: Iterable[bytes]) -> bool:
+    """Whether lines are the beginning of a ledger as it was written; the last may be cut short."""
+    try:
+        for _ in _parsed(lines):
+            pass
+    except Damaged:
+        return False
+    return True
+
+
+def _parsed(lines: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], int]]:
+    """Give the event of each whole line, and the checksum so far."""
+    check, checked = 0, False
+    for number, whole in enumerate(lines, start=1):
+        if not whole.endswith(b"\n"):  # cut short
+            break
+        line = whole[:-1]
+        found = CHECKED.fullmatch(line)
+        checked = checked or found is not None
+        body = found[1] if found else line
+        check = zlib.crc32(body, check)
+        try:
+            if checked and (found is None or int(found[2], 16) != check):
+                raise ValueError("another checksum")
+            event = json.loads(body + b"}" if found else line, object_pairs_hook=_lean)
+        except ValueError:
+            raise Damaged(number) from None
+        yield event, check
 
 
 def _lean(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,15 +18,17 @@ import secrets
 import socket
 import threading
 import time
+from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_io import files
 from data_io.errors import BadInput
 from data_io.location import is_remote
-from search.ledger import LEDGER
+from search.ledger import LEDGER, is_sound
 from search.signals import Ended
 from search.storage import Storage, StorageLost, Stored, working_folder
 from search.stored_trial import TRIALS, bring_curves, bring_trial
@@ -217,10 +219,11 @@ class StoredRun(Unstored):
         """Have here what the run needs to go on, and the longer of both ledgers where one continues the other."""
         if self.head is None:
             return
-        stored = self._parts(self.head["ledger"])
+        parts = self._parts(self.head["ledger"])
+        stored = b"".join(parts.values())
         own = self.folder / LEDGER
         here = own.read_bytes() if own.exists() else b""
-        if not here.startswith(stored):
+        if not here.startswith(stored) and not self._is_better(here, parts, say):
             if here and not stored.startswith(here):
                 own.replace(own.with_name("ledger.replaced.jsonl"))
                 say(f"note: {self.place} went on elsewhere; what this folder had is in ledger.replaced.jsonl")
@@ -239,10 +242,35 @@ class StoredRun(Unstored):
             list(pool.map(lambda name: self.store.get(name, self.folder / name), sorted(missing, key=_last)))
         self._note({name: wanted[name] for name in missing})
 
-    def _parts(self, under: str) -> bytes:
+    def _parts(self, under: str) -> dict[str, bytes]:
         """Return the ledger of a sitting; a part that is being replaced is there as it was or as it will be."""
+        names = list(self.store.objects(under))
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            return b"".join(part for part in pool.map(self.store.read, self.store.objects(under)) if part)
+            return {name: part or b"" for name, part in zip(names, pool.map(self.store.read, names), strict=True)}
+
+    def _is_better(self, here: bytes, parts: dict[str, bytes], say: Callable[[str], None]) -> bool:
+        """Whether the stored ledger is damaged, and the one of this folder is not and has as much.
+
+        Raises
+        ------
+        BadInput
+            It is damaged, and this folder has nothing in its place.
+        """
+        names, stored = list(parts), b"".join(parts.values())
+        if is_sound(BytesIO(stored)):
+            return False
+
+        def is_damaged_by(number: int) -> bool:
+            return not is_sound(BytesIO(b"".join(parts[name] for name in names[: number + 1])))
+
+        bad = f"{self.place}/{names[bisect_left(range(len(names)), True, key=is_damaged_by)]}"
+        if len(stored) <= len(here) and is_sound(BytesIO(here)):
+            say(f"note: {bad} is damaged; this folder has the whole ledger, which is stored again")
+            return True
+        raise BadInput(
+            f"{bad}: damaged, or the part before it is gone; resume on the machine that trained last, or delete this "
+            "part and those after it: epochs that they held are read from the trials"
+        )
 
     def _take(self) -> None:
         if not self.new and (now := _read_head(self.store)) != self.head:

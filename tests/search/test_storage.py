@@ -374,6 +374,40 @@ def test_a_head_that_is_deleted_is_written_again_and_results_that_were_are_store
     assert not said[1:], "nothing but that it was lost"
 
 
+def test_a_damaged_ledger_is_never_gone_on_with(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_run, "PART", 300)
+    store, said = Storage.at(f"{PLACE}-damaged", 5), []
+    first = StoredRun(store, tmp_path / "a")
+    first.folder.mkdir(parents=True)
+    with first.held(said.append):
+        ledger = Ledger(first.folder / LEDGER)
+        for number in range(20):
+            ledger.append("start", f"t{number}")
+    ledger.close()
+    names = list(store.objects(first.head["ledger"]))  # type: ignore[index]
+    whole = {name: store.read(name) or b"" for name in names}
+    assert len(names) > 5
+    flipped = whole[names[2]].replace(b"start", b"stars", 1)
+    for change, named in ((flipped, names[2]), (whole[names[2]][:-7], names[3]), (None, names[3])):
+        if change is None:
+            store.delete([names[2]])
+        else:
+            store.write(names[2], change)
+        other = StoredRun(store, tmp_path / "b")
+        refused = pytest.raises(BadInput, match=rf"{PLACE}-damaged/{named}: damaged, or .*; resume on the machine that")
+        with refused, other.held(said.append):
+            pass
+        assert not (other.folder / LEDGER).exists(), "what is damaged is not left here"
+    store.delete(names[2:])
+    other.folder.mkdir(parents=True, exist_ok=True)
+    with other.held(said.append):
+        assert 0 < len(Ledger(other.folder / LEDGER).events) < 20, "as the refusal says"
+    store.write(stored_ledger := next(iter(store.objects("ledger"))), flipped)
+    with StoredRun(store, tmp_path / "a").held(said.append):
+        assert lines_of(store) == 20
+    assert f"{store.place}/{stored_ledger} is damaged; this folder has the whole ledger" in said[-1]
+
+
 def test_what_interrupted_uploads_left_is_let_go_of(s3: S3, tmp_path: Path) -> None:
     store = Storage.at(f"{PLACE}-uploads", 5)
     for name in ("trials/t/checkpoints/epoch_000001/state.ckpt", "../other"):
