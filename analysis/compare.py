@@ -37,7 +37,7 @@ from analysis.report import render
 from analysis.results import Results
 from analysis.samples import TRUTH, Study, counts, from_run
 from data_io.command_line import Parser
-from data_io.errors import DONE, REPORT_FAILED, BadInput, entry_point, printable
+from data_io.errors import DONE, REPORT_FAILED, BadInput, disk_full, entry_point, is_disk_full, printable
 from data_io.files import write_text
 from data_io.job_folder import refuse_lost
 from postprocess.export import write_csv
@@ -128,6 +128,8 @@ def _write(study: Study, record: Record | None, out: Path, by: str | None, trait
         write_text(report, render(page(results)))
     except Exception as fault:
         report.unlink(missing_ok=True)  # an older page would not show these numbers
+        if is_disk_full(fault):
+            raise disk_full(fault, report) from fault
         raise ReportFailed(f"{report}: {type(fault).__name__}: {fault}") from fault
     return report
 
@@ -147,6 +149,8 @@ def _write_tables(results: Results, out: Path) -> None:
             if len(table) or name in ("comparisons", "agreement"):
                 write_csv(out / f"{name}.csv", table.assign(**note))
     except OSError as fault:
+        if is_disk_full(fault):
+            raise disk_full(fault, out) from fault
         raise BadInput(f"{out}: cannot be written to ({fault.strerror or fault}); name another folder") from fault
 
 

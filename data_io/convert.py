@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_io import facts, ngff, readers
 from data_io.command_line import Parser
-from data_io.errors import DONE, BadInput, entry_point, printable
+from data_io.errors import DONE, BadInput, disk_full, entry_point, is_disk_full, printable
 from data_io.files import building, sha256
 from data_io.intake import NORMALISATIONS, Intake, Measured, Settings, measure_field, take_in
 from data_io.integrity import is_taken
@@ -85,6 +85,8 @@ def convert(
             measured = [_write_field(writer, one, field, count) for one, field in pairs]
             _finish(writer, intake, measured, origin)
     except OSError as fault:
+        if is_disk_full(fault):
+            raise disk_full(fault, out) from fault
         if not is_taken(out):
             raise BadInput(f"{out}: cannot be written ({fault.strerror or fault}); choose another place") from fault
         return _same(out, origin)  # another process was faster

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_io.errors import BadInput
+from data_io.errors import BadInput, disk_full, is_disk_full
 from data_io.files import slug, write_bytes
 from postprocess import export, outlines
 from postprocess.colours import COLOURS
@@ -125,8 +125,10 @@ def write_exports(
             if progress is not None:
                 progress(done, len(work))
     except OSError as fault:
+        if is_disk_full(fault):
+            raise disk_full(fault, run / FOLDER) from fault
         told = fault.strerror or type(fault).__name__
-        raise BadInput(f"{run / FOLDER}: cannot be written ({told}); make room, or see to its rights") from fault
+        raise BadInput(f"{run / FOLDER}: cannot be written ({told}); see to its rights") from fault
     return written
 
 

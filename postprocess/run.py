@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_io.command_line import Parser
 from data_io.damage import one_line
-from data_io.errors import DONE, PARTIAL, BadInput, entry_point
+from data_io.errors import DONE, PARTIAL, BadInput, DiskFull, disk_full, entry_point, is_disk_full
 from data_io.files import write_bytes, write_json
 from data_io.job_folder import refuse_lost
 from postprocess import blocks, exchange, export, large, methods, policies, schedulers
@@ -95,6 +95,8 @@ class Failure:
     field: str
     frame: int
     reason: str
+    no_room: str = ""
+    """Path on a disk that was full: then all of it ends, for no other frame could be stored either."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,8 @@ def run(
     ------
     BadInput
         No run, no data set, unknown scheduler, decode parameters that do not fit their target.
+    DiskFull
+        There is no room for the results.
     """
     with _writing(Path(run_dir)):
         stage = replace(open_stage(Path(run_dir)), policy=settled_policy(Path(run_dir), policy))
@@ -165,10 +169,12 @@ def run(
 
 @contextmanager
 def _writing(run_dir: Path) -> Iterator[None]:
-    """Turn what the file system refuses into `BadInput`."""
+    """Turn what the file system refuses into `BadInput`, a full disk into `DiskFull`."""
     try:
         yield
     except OSError as fault:
+        if is_disk_full(fault):
+            raise disk_full(fault, run_dir) from fault
         place, told = fault.filename or run_dir, fault.strerror or type(fault).__name__
         raise BadInput(f"{place}: cannot be written ({told}); make room, or move away what is in its place") from fault
 
@@ -260,6 +266,8 @@ def compute(
             tasks = [partial(_try_image if job.method == "image" else _try, stage, job) for job in part]
             done = chosen.compute(tasks, partial(_lost, stage, part))
             failed += [fault for fault in done if fault]
+            if full := next((fault.no_room for fault in failed if fault.no_room), ""):
+                raise DiskFull(full)
             if progress is not None:
                 progress(max(min(start + step - len(images), len(jobs)), 0), len(jobs))
     return failed
@@ -460,7 +468,7 @@ def _try(stage: Stage, job: Job) -> Failure | None:
         do(stage, job)
     except Exception as fault:  # one bad frame must not cost the others: it is listed, exit code 4
         stage.part(job).unlink(missing_ok=True)
-        return Failure(job.method, job.ref.field, job.ref.frame, f"{type(fault).__name__}: {fault}")
+        return _failure(stage, job, fault)
     return None
 
 
@@ -468,8 +476,13 @@ def _try_image(stage: Stage, job: Job) -> Failure | None:
     try:
         stage.labels.copy_image(job.ref)
     except Exception as fault:  # as above
-        return Failure("image", job.ref.field, job.ref.frame, f"{type(fault).__name__}: {fault}")
+        return _failure(stage, job, fault)
     return None
+
+
+def _failure(stage: Stage, job: Job, fault: Exception) -> Failure:
+    no_room = str(disk_full(fault, stage.run).filename) if is_disk_full(fault) else ""
+    return Failure(job.method, job.ref.field, job.ref.frame, f"{type(fault).__name__}: {fault}", no_room)
 
 
 def _lost(stage: Stage, jobs: Sequence[Job], place: int, fault: Exception) -> Failure:

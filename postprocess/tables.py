@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from data_io.errors import BadInput
+from data_io.errors import BadInput, disk_full, is_disk_full
 from postprocess.export import harmless
 
 if TYPE_CHECKING:
@@ -105,5 +105,7 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as fault:
+        if is_disk_full(fault):
+            raise disk_full(fault, out) from fault
         told = fault.strerror or type(fault).__name__
         raise BadInput(f"{out}: cannot be written ({told}); give --out in a folder that is there and yours") from fault

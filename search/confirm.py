@@ -6,14 +6,12 @@ IoU on the test frames of that fold, decoded as fits its validation frames best.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_io import files
-from search import prepare, select
+from search import prepare, sealed, select
 from search.candidates import examine
 from search.space import Plan, TrialConfig
 
@@ -76,8 +74,7 @@ def confirm(
     if not wanted:
         return []
     kept = run_dir / FILE
-    rows = json.loads(kept.read_text())["runs"] if kept.is_file() else []
-    rows = [row for row in rows if row["trial"] in wanted]
+    rows = [row for row in (sealed.read(kept) or {"runs": []})["runs"] if row["trial"] in wanted]
     left = [run for name, (run, _) in wanted.items() if name not in {row["trial"] for row in rows}]
     if left:
         say(f"confirming the top set: {len(left)} runs on other folds and seeds")
@@ -85,10 +82,9 @@ def confirm(
             prepare.decode_frames(config, dataset.in_fold(fold), run_dir, f"fold_{fold}")
         train(Plan(tuple(left), ()), prepare.decode_frames(config, dataset, run_dir))
     states = ledger.trials()
-    for run in left:
-        if run.id in states and states[run.id].status == "completed":
-            rows.append(_scored(config, run, wanted[run.id][1], dataset, run_dir))
-    files.write_json(kept, {"runs": rows})
+    done = [run for run in left if run.id in states and states[run.id].status == "completed"]
+    rows += [_scored(config, run, wanted[run.id][1], dataset, run_dir) for run in done]
+    sealed.write(kept, {"runs": rows})
     return rows
 
 

@@ -102,9 +102,10 @@ class Cache:
         self._cells: dict[str, dict[str, object]] = {}
         if self.path.exists():
             try:
-                self._cells = json.loads(self.path.read_text())
+                known = json.loads(self.path.read_text())
             except ValueError:
-                self._cells = {}
+                known = {}
+            self._cells = known if isinstance(known, dict) else {}
 
     def examine(
         self, cells: Iterable[tuple[str, str]], crop: int, in_channels: int, *, depth: int, width: float

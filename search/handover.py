@@ -16,7 +16,7 @@ from safetensors.torch import save as save_tensors
 from data_io import files
 from data_io.damage import one_line
 from data_io.errors import BadInput
-from search import models
+from search import models, sealed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,13 +64,13 @@ def save(folder: Path, network: models.Network, facts: dict[str, Any]) -> dict[s
     (folder / FACTS).unlink(missing_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     files.write_bytes(folder / WEIGHTS, save_tensors(state))
-    written = {"format": FORMAT, **facts, "sha256": files.sha256(folder / WEIGHTS)}
+    written = sealed.sealed({"format": FORMAT, **facts, "sha256": files.sha256(folder / WEIGHTS)})
     files.write_json(folder / FACTS, written)
     return written
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Facts of a model folder; BadInput where they are missing, of another format, or describe no network of ours."""
+    """Facts of a model folder; BadInput where they are missing, changed, of another format or of no network of ours."""
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -90,7 +90,25 @@ def read_facts(folder: Path) -> dict[str, Any]:
         first = fault.errors()[0]
         what = f"{'.'.join(map(str, first['loc']))}: {one_line(first['msg'])}"
         raise BadInput(f"{folder / FACTS}: {what}; restore it or run the search again") from fault
+    if not sealed.is_intact(facts):
+        raise BadInput(f"{folder / FACTS}: differs from its checksum; restore it or run the search again")
     return facts
+
+
+def check(folder: Path) -> tuple[dict[str, Any], Path]:
+    """Return the facts of a model folder and the file of its weights.
+
+    Raises
+    ------
+    BadInput
+        When a file is missing, or differs from its checksum.
+    """
+    facts, weights = read_facts(folder), folder / WEIGHTS
+    if not weights.is_file():
+        raise BadInput(f"{weights}: missing; run the search again to write it anew")
+    if files.sha256(weights) != facts["sha256"]:
+        raise BadInput(f"{weights}: differs from the checksum in {FACTS}; restore it or run the search again")
+    return facts, weights
 
 
 def load(folder: Path, device: str = "cpu") -> tuple[models.Network, dict[str, Any]]:
@@ -101,13 +119,8 @@ def load(folder: Path, device: str = "cpu") -> tuple[models.Network, dict[str, A
     BadInput
         When a file is missing, the weights differ from their checksum, or they do not fit the network described.
     """
-    facts = read_facts(folder)
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise BadInput(f"{weights}: missing; run the search again to write it anew")
+    facts, weights = check(folder)
     data = weights.read_bytes()
-    if files.sha256(weights) != facts["sha256"]:
-        raise BadInput(f"{weights}: differs from the checksum in {FACTS}; restore it or run the search again")
     network = models.build(
         facts["architecture"],
         facts["encoder"],

@@ -7,7 +7,6 @@ python -m search.predict RUN --images FOLDER --out DIR  frames without annotatio
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -142,12 +141,13 @@ def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = conso
     """
     from data_io.convert import convert
     from data_io.intake import Settings
+    from postprocess.export import read_facts
     from postprocess.run import print_progress
     from postprocess.run import run as postprocess
 
     for folder in model_folders(run_dir).values():
         handover.load(folder)  # what is wrong with a model is said before anything is written
-    known = json.loads((run_dir / RUN_FACTS).read_text()) if (run_dir / RUN_FACTS).is_file() else {}
+    known = read_facts(run_dir) if (run_dir / RUN_FACTS).is_file() else {}
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:

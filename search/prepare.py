@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from data_io import files
@@ -26,6 +27,20 @@ if TYPE_CHECKING:
 MEMORY = "memory.json"
 RUNS = "runs"
 """Where runs without a name go."""
+HALF_WRITTEN = (
+    ".*.tmp",
+    ".*.partial",
+    "trials/*/.*.tmp",
+    "trials/*/checkpoints/*/.*.tmp",
+    "best/.*.tmp",
+    "best/*/.*.tmp",
+    "cells/.*.tmp",
+    "cells/*/.*.tmp",
+    "labels/.*.tmp",
+    "predictions.zarr/**/*.partial",
+    "labels.zarr/**/*.partial",
+)
+"""How what a process of a run had not finished writing is called, the chunks of Zarr's stores among it."""
 
 
 def settled_config(config: Config, run_dir: Path, *, accept_change: bool = False) -> Config:
@@ -55,13 +70,16 @@ def _is_ours(path: Path) -> bool:
 
 
 def make_folder(run_dir: Path) -> bool:
-    """Make the folder of a run; return whether it was not there before."""
-    made = not run_dir.exists()
+    """Make the folder of a run; return whether it was not there before, which of several at once only one is told."""
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            run_dir.mkdir()
+            return True
+        run_dir.mkdir(exist_ok=True)
     except OSError as fault:
         raise BadInput(f"{run_dir}: cannot be made a folder ({fault.strerror}); give another with --out") from fault
-    return made
+    return False
 
 
 def prepare_data(config: Config, run_dir: Path) -> Dataset:
@@ -246,9 +264,12 @@ def remove_unstarted(run_dir: Path) -> None:
 
 def remove_half_written(run_dir: Path) -> None:
     """Take away what a killed process was writing; only for the one driver that holds the run."""
-    for pattern in (".*.tmp", "trials/*/.*.tmp", "trials/*/checkpoints/*/.*.tmp", "best/*/.*.tmp"):
+    for pattern in HALF_WRITTEN:
         for path in run_dir.glob(pattern):
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def numbered(parent: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +9,15 @@ import numpy as np
 
 from analysis.scores import clusters_of, frame_counts, score
 from analysis.statistics import FEWEST_CLUSTERS
-from data_io import files
+from data_io.errors import BadInput
 from postprocess import methods
-from search import handover, inference, models, pareto
+from search import handover, inference, models, pareto, sealed
 from search.candidates import Candidate, examine, pooled, winner
 from search.top_set import standing
 from search.trial import load_best
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
     from pathlib import Path
 
     from data_io.store import Dataset, FrameRef
@@ -26,18 +25,27 @@ if TYPE_CHECKING:
     from search.ledger import TrialState
     from search.space import TrialConfig
 
+    Epochs = Mapping[TrialConfig, int]
+    """Trials, each with the number of epochs for which it was trained."""
+
 ELIGIBLE = ("completed", "budget")
 """States of a trial whose best checkpoint may win: it ran to the end, or the budget ended the search before it did."""
 
 
-def eligible(
-    trials: Sequence[TrialConfig], states: dict[str, TrialState], folder: Callable[[str], Path]
-) -> list[TrialConfig]:
-    """Trials that may win: those that ran to the end and those the budget cut short, grouped by target."""
+def eligible(trials: Sequence[TrialConfig], states: dict[str, TrialState], folder: Callable[[str], Path]) -> Epochs:
+    """Trials that may win: those that ran to the end and those the budget cut short, grouped by target.
+
+    One that was cut short before its first checkpoint is none of them.
+    """
     ended = [t for t in trials if t.id in states and states[t.id].status in ELIGIBLE]
-    kept = [t for t in ended if any((folder(t.id) / "checkpoints").glob("epoch_*/manifest.json"))]
+
+    def has_checkpoint(trial: TrialConfig) -> bool:
+        return any((folder(trial.id) / "checkpoints").glob("epoch_*/manifest.json"))
+
+    kept = [t for t in ended if states[t.id].status == "completed" or has_checkpoint(t)]
     targets = list(dict.fromkeys(trial.target for trial in trials))
-    return sorted(kept, key=lambda trial: targets.index(trial.target))
+    ordered = sorted(kept, key=lambda trial: targets.index(trial.target))
+    return {trial: max(states[trial.id].rows, default=0) for trial in ordered}
 
 
 def scores_of(
@@ -143,24 +151,23 @@ class Selection:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def choose(
-    config: Config, chosen: list[TrialConfig], dataset: Dataset, run_dir: Path, say: Callable[[str], None]
-) -> Selection:
+def choose(config: Config, chosen: Epochs, dataset: Dataset, run_dir: Path, say: Callable[[str], None]) -> Selection:
     """Choose and hand over one model per target on the validation frames; then score every candidate once on test.
 
     The choice is written to ``best/selection.json`` before a test frame is read. One already made from the same trials
-    by the same objective is kept. A trial whose checkpoint cannot be applied is left out, and said.
+    after as many epochs by the same objective is kept, unless it or a model of it was damaged since: then it is made
+    again, and is the same. A trial whose checkpoint cannot be applied is left out, and said.
     """
-    frozen = _frozen(config, chosen, dataset, run_dir, say)
+    frozen = made_before(config, chosen, dataset, run_dir, say) or _made(config, chosen, dataset, run_dir, say)
     file = run_dir / "best" / "test_scores.json"
-    test = json.loads(file.read_text()) if file.is_file() else {}
+    test = sealed.read(file) or {}
     if test.get("question") != frozen["question"]:
         refs, scores = dataset.frames("test"), {}
         for trial in (trial for trial in chosen if trial.id in frozen["candidates"]):
             decode = frozen["candidates"][trial.id]["decode"]
             scores[trial.id] = scores_of(trial, decode, run_dir / "trials" / trial.id, dataset, refs)
         test = {"question": frozen["question"], "scores": scores}
-        files.write_json(file, test)
+        sealed.write(file, test)
     facts = {target: handover.read_facts(run_dir / "best" / target) for target in frozen["standings"]}
     return Selection(
         facts, frozen["standings"], frozen["candidates"], test["scores"], frozen["across"], frozen["left_out"]
@@ -206,17 +213,38 @@ def _across(objective: str, best: dict[str, Candidate], clusters: Sequence[Hasha
     return _standing(objective, best, clusters, first)
 
 
-def _frozen(
-    config: Config, chosen: list[TrialConfig], dataset: Dataset, run_dir: Path, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Return the choice of selection.json, made now where it is missing or answers another question."""
+def _question(config: Config, chosen: Epochs, dataset: Dataset) -> dict[str, Any]:
+    """Return what a choice answers: a trial that was trained for longer is another question."""
+    epochs = {trial.id: epochs for trial, epochs in chosen.items()}
+    return {"objective": config.objective, "trials": epochs, "data": dataset.content_hash}
+
+
+def made_before(
+    config: Config, chosen: Epochs, dataset: Dataset, run_dir: Path, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Return the choice of selection.json, None where there is none of the same question or anything is damaged."""
     kept = run_dir / "best" / "selection.json"
-    trials = sorted(trial.id for trial in chosen)
-    question = {"objective": config.objective, "trials": trials, "data": dataset.content_hash}
-    if kept.is_file():
-        before: dict[str, Any] = json.loads(kept.read_text())
-        if before["question"] == question and "across" in before:
-            return before
+    before = sealed.read(kept)
+    if before is None:
+        if kept.is_file():
+            say(f"note: {kept}: damaged; the choice is made again")
+        return None
+    if before.get("question") != _question(config, chosen, dataset) or "across" not in before:
+        return None
+    for target in before["standings"]:
+        try:
+            handover.check(run_dir / "best" / target)
+        except BadInput as fault:
+            say(f"note: {fault}; the choice is made again")
+            return None
+    return before
+
+
+def _made(
+    config: Config, chosen: Epochs, dataset: Dataset, run_dir: Path, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Choose, hand the chosen models over and write the choice down."""
+    kept, question = run_dir / "best" / "selection.json", _question(config, chosen, dataset)
     clusters = clusters_of([(ref.field, ref.frame) for ref in dataset.frames("val")])
     standings: dict[str, dict[str, Any]] = {}
     candidates: dict[str, dict[str, Any]] = {}
@@ -252,7 +280,7 @@ def _frozen(
         "across": _across(config.objective, best, clusters),
         "left_out": left_out,
     }
-    files.write_json(kept, answer)
+    sealed.write(kept, answer)
     return answer
 
 

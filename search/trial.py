@@ -139,22 +139,24 @@ def make_network(trial: TrialConfig, channels: int, weights: Path | None = None)
 
 
 def load_best(trial: TrialConfig, folder: Path, channels: int) -> tuple[models.Network, int]:
-    """Network with the weights of the trial's best complete checkpoint, in evaluation mode, and its epoch.
+    """Network with the weights of the trial's best epoch, in evaluation mode, and that epoch.
 
     Raises
     ------
     FileNotFoundError
-        When the trial has no complete checkpoint.
+        When the trial has no complete checkpoint, or none of its best epoch.
     """
     root = folder / "checkpoints"
-    complete = {p: facts for p in root.glob("epoch_*") if (facts := checkpoints.manifest(p))}
-    if not complete:
+    if (newest := checkpoints.newest(root)) is None:
         raise FileNotFoundError(f"{root}: no complete checkpoint")
-    best = max(complete, key=lambda p: (complete[p]["value"], -int(p.name.removeprefix("epoch_"))))
+    rows = rows_until(checkpoints.epoch_of(newest), newest, folder)
+    best = checkpoints.folder_of(root, best_row(rows)["epoch"]) if rows else newest
+    if checkpoints.manifest(best) is None:
+        raise FileNotFoundError(f"{best}: the checkpoint of the best epoch is damaged or missing")
     state = checkpoints.read_state(best / checkpoints.STATE)["state_dict"]
     network = make_network(trial, channels)
     network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
-    return network.eval().to(models.device()), int(best.name.removeprefix("epoch_"))
+    return network.eval().to(models.device()), checkpoints.epoch_of(best)
 
 
 class quiet_lightning:

@@ -10,6 +10,7 @@ import os
 import pwd
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,13 +86,14 @@ def _looked_at(run_dir: Path) -> Iterator[tuple[Path, os.stat_result]]:
     folders = [(run_dir, 0)]
     while folders:
         folder, depth = folders.pop()
-        with os.scandir(folder) as entries:
+        with suppress(FileNotFoundError), os.scandir(folder) as entries:  # another driver may be at work there
             for entry in entries:
                 if entry.is_symlink() or entry.name.endswith(".zarr") or entry.name in ("cache", "synthetic"):
                     continue
-                yield Path(entry.path), entry.stat()
-                if entry.is_dir() and depth < DEPTH:
-                    folders.append((Path(entry.path), depth + 1))
+                with suppress(FileNotFoundError):
+                    yield Path(entry.path), entry.stat()
+                    if entry.is_dir() and depth < DEPTH:
+                        folders.append((Path(entry.path), depth + 1))
 
 
 def _name(uid: int) -> str:

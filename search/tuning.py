@@ -20,6 +20,7 @@ from search.changes import MADE_WITH
 from search.metrics import COLUMNS, rows_until
 from search.proposed import proposals_left, with_proposed
 from search.queue import Queue
+from search.reopened import reopened
 from search.scheduler import Judge, LedgerScheduler, Watcher, second_chances
 from search.signals import Halted
 from search.watchdog import remove_empty_notes
@@ -48,7 +49,7 @@ SETTLED = {"completed", "stopped", "failed", "diverged"}
 def needs_training(config: Config, plan: Plan, ledger: Ledger) -> bool:
     """Whether a trial is left to train, or to be proposed, under this budget."""
     left = _waiting(plan, ledger) or proposals_left(config, plan, ledger) or _at_last(plan, ledger)
-    return bool(left) and not _ended(ledger, config)
+    return bool(left) and not has_ended(ledger, config)
 
 
 def search(
@@ -97,7 +98,7 @@ def search(
     scheduler = LedgerScheduler(ledger, judge, told, budget.spent, queue.put_back, say, lost.lately)
     minutes = config.resources.hang_minutes
     hang_seconds = None if minutes is None else 60 * minutes
-    home = nodes.Home(run_dir, nodes.mark(run_dir), nodes.name_of(run_dir), store)
+    home = nodes.Home(run_dir, nodes.mark(run_dir), nodes.name_of(run_dir), store, nodes.packages())
     trainable = partial(work, train=train, banks=banks, home=home, hang_seconds=hang_seconds)
 
     def leave() -> bool:
@@ -151,10 +152,10 @@ def _at_last(plan: Plan, ledger: Ledger) -> list[TrialConfig]:
 
 def _settle_interrupted(ledger: Ledger, plan: Plan, decided: dict[str, Any]) -> None:
     """Write the endings that a kill between an epoch's line and its decision left out."""
-    states = ledger.trials()
+    states, again = ledger.trials(), reopened(ledger)
     for trial in plan.trials:
         state = states.get(trial.id)
-        if state is None or state.status in SETTLED:
+        if state is None or state.status in SETTLED or trial.id in again:
             continue
         if trial.id in decided:
             d = decided[trial.id]
@@ -175,7 +176,7 @@ def end_by_budget(ledger: Ledger, trials: list[TrialConfig], reason: str, watche
                 watcher.ended(trial, "budget", reason)
 
 
-def _ended(ledger: Ledger, config: Config) -> bool:
+def has_ended(ledger: Ledger, config: Config) -> bool:
     """Whether the search already ended under this very budget."""
     endings = [event for event in ledger.events if event["event"] == "end"]
     return bool(endings) and endings[-1]["budget"] == config.budget.model_dump()

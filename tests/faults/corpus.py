@@ -369,9 +369,13 @@ def pickled(what: object, file: Path, protocol: int = 2) -> Path:
 
 def fits(model: Path) -> None:
     """Have the facts of a model folder vouch for the weights that lie there."""
-    facts = json.loads((model / "model.json").read_text())
-    digest = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
-    (model / "model.json").write_text(json.dumps(facts | {"sha256": digest}))
+    _write_facts(model, sha256=hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest())
+
+
+def _write_facts(model: Path, **changes: Any) -> None:
+    """Change facts of a model folder, those that become ... are left out; nothing vouches for the facts themselves."""
+    facts = json.loads((model / "model.json").read_text()) | changes | {"check": ...}
+    (model / "model.json").write_text(json.dumps({name: value for name, value in facts.items() if value is not ...}))
 
 
 def _weights(change: Callable[[bytes], bytes], *, vouched: bool = False) -> Spoil:
@@ -385,12 +389,7 @@ def _weights(change: Callable[[bytes], bytes], *, vouched: bool = False) -> Spoi
 
 
 def _facts(**changes: Any) -> Spoil:
-    def spoil(model: Path) -> None:
-        facts = json.loads((model / "model.json").read_text()) | changes
-        known = {name: value for name, value in facts.items() if value is not ...}
-        (model / "model.json").write_text(json.dumps(known))
-
-    return spoil
+    return lambda model: _write_facts(model, **changes)
 
 
 def _pickle_as_weights(model: Path) -> None:

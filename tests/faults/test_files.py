@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from data_io import errors
+from data_io import errors, store, synthetic
+from data_io.convert import convert
 from data_io.errors import BadInput
 from search import checkpoints, prepare, run
 from search.changes import Made, settle
 from search.config import load
 from search.ledger import BACKUP, LEDGER, Ledger
 from search.lock import only_driver
-from search.tuning import take_over
+from search.reopened import reopen, without_best
+from search.signals import Signals
+from search.space import Plan
+from search.tuning import _settle_interrupted, needs_training, take_over
 from tests.faults import driver, toy
 from tests.faults.disturbed import corrupt
 
@@ -300,6 +304,114 @@ def test_f05_a_full_disk_is_found_behind_other_errors_with_its_place() -> None:
     shared = RuntimeError("unable to write to file </torch_12_34>: No space left on device (28)")
     assert str(errors.disk_full(shared)).startswith("/dev/shm: ")  # noqa: S108 - no file is made
     assert not errors.is_disk_full(OSError(errno.EACCES, "Permission denied"))
+
+
+def test_f05_a_full_disk_in_the_conversion_is_told_as_such_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synthetic.write(tmp_path / "raw", fields=1, frames=3, size=(128, 128), preset="easy", seed=1)
+    frame = store.Writer.frame
+
+    def full(self: store.Writer, array: Any, at: int, values: Any) -> None:
+        if at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        frame(self, array, at, values)
+
+    monkeypatch.setattr(store.Writer, "frame", full)
+    with pytest.raises(errors.DiskFull, match=r"dataset\.zarr: the disk is full \("):
+        convert(tmp_path / "raw", tmp_path / "run" / "dataset.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+    monkeypatch.undo()
+    assert convert(tmp_path / "raw", tmp_path / "run" / "dataset.zarr").fields
+
+
+def test_f05_a_full_disk_in_the_report_is_no_failed_report(again: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, start = again
+
+    def full(run_dir: Path) -> Path:
+        raise errors.DiskFull(run_dir / "report.html", 12345)
+
+    monkeypatch.undo()
+    driver.install(NUMBER, 0, 1, monkeypatch.setattr)
+    monkeypatch.setattr("analysis.compare.compare_run", full)
+    code, said = start(resume=True)
+    assert code == errors.PREEMPTED
+    assert f"error: {folder / 'report.html'}: the disk is full (" in said
+    assert f"12345 needed); mend that, then go on with: python -m search.run --resume {folder}" in said
+    assert not (folder / "report_error.txt").exists()
+
+
+def test_f11_a_driver_that_is_refused_leaves_the_run_of_the_other_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "make_folder", lambda run_dir: True)  # both saw that it was not there
+    with only_driver(tmp_path):
+        (tmp_path / "synthetic").mkdir()
+        with pytest.raises(BadInput, match="locked by"):
+            run.run(config(), tmp_path, Signals())
+        assert (tmp_path / "synthetic").is_dir()
+
+
+def test_f11_only_one_of_two_drivers_has_made_the_folder(tmp_path: Path) -> None:
+    assert prepare.make_folder(tmp_path / "runs" / "0001")
+    assert not prepare.make_folder(tmp_path / "runs" / "0001")
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="cannot be made a folder"):
+        prepare.make_folder(tmp_path / "file")
+
+
+def test_what_a_killed_process_had_not_finished_writing_goes(tmp_path: Path) -> None:
+    half = [
+        ".run.json.1a2b3c4d.tmp",
+        "best/.selection.json.1a2b3c4d.tmp",
+        "best/star/.model.safetensors.1a2b3c4d.tmp",
+        "cells/.counts.csv.1a2b3c4d.tmp",
+        "cells/star/.a_00001.parquet.1a2b3c4d.tmp",
+        "labels/.star.tif.tmp",
+        "labels.zarr/a/s0/c/0/0/0.0123456789abcdef.partial",
+        "predictions.zarr/star/a/mark/zarr.0123456789abcdef.partial",
+        "trials/a/.metrics.csv.1a2b3c4d.tmp",
+        "trials/a/checkpoints/epoch_000001/.state.ckpt.1a2b3c4d.tmp",
+    ]
+    whole = ["run.json", "best/star/model.json", "labels.zarr/a/s0/c/0/0/0", "trials/a/metrics.csv"]
+    for name in (*half, *whole):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".permissions.1a2b3c4d.tmp").mkdir()
+    (tmp_path / ".dataset.zarr.host.123.partial" / "a").mkdir(parents=True)
+    prepare.remove_half_written(tmp_path)
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == sorted(whole)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_completed_trial_that_lost_its_best_checkpoint_is_trained_again_with_the_same_numbers(tmp_path: Path) -> None:
+    [trial] = driver.trials(config(), 1, 0)
+    plan, folder = Plan((trial,), ()), tmp_path / "trials" / trial.id
+    ledger = Ledger(tmp_path / LEDGER)
+
+    def train() -> None:
+        ledger.append("start", trial.id)
+        toy.train(trial, toy.NoFrames(), folder, lambda row: bool(ledger.epoch(trial.id, row)), tmp_path)
+        ledger.append("complete", trial.id, reason="")
+
+    train()
+    assert without_best([trial], ledger, tmp_path) == {}
+    rows = dict(ledger.trials()[trial.id].rows)
+    corrupt(folder / "checkpoints" / "epoch_000009" / "state.ckpt", "flipped")
+    lost = without_best([trial], ledger, tmp_path)
+    assert lost == {trial.id: 9}
+    reopen(lost, ledger, tmp_path)
+    ledger.close()
+
+    ledger = Ledger(tmp_path / LEDGER)
+    assert needs_training(config(), plan, ledger)
+    _settle_interrupted(ledger, plan, {})
+    assert ledger.trials()[trial.id].status is None, "that all its epochs are known does not end it"
+    train()
+    assert without_best([trial], ledger, tmp_path) == {}
+    assert ledger.trials()[trial.id].rows == rows
+    assert not needs_training(config(), plan, ledger)
+    ledger.close()
 
 
 def test_f11_the_heart_of_a_driver_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import sys
 import time
 import zipfile
 import zlib
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -412,6 +413,30 @@ def test_S7_a_run_that_others_may_write_to_is_refused(what: str, mode: int, who:
         trust.refuse_foreign(run)
     subprocess.run(["chmod", "-R", "go-w", str(run)], check=True)
     trust.refuse_foreign(run)
+
+
+def test_S7_a_run_at_which_another_driver_works_is_looked_at_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _run_folder(tmp_path / "run")
+    scan = os.scandir
+
+    @contextmanager
+    def passing(folder: Any) -> Iterator[Iterator[os.DirEntry[str]]]:
+        """List what is there, and take files and checkpoints away before they are looked at."""
+        with scan(folder) as entries:
+            found = list(entries)
+        if folder == run / "trials/a/checkpoints":
+            (folder / "epoch_000001").rmdir()
+        if folder == run:
+            (folder / "config.yaml").unlink()
+        yield iter(found)
+
+    monkeypatch.setattr(os, "scandir", passing)
+    trust.refuse_foreign(run)
+    monkeypatch.undo()
+    assert not (run / "config.yaml").exists()
+    assert not (run / "trials/a/checkpoints/epoch_000001").exists()
 
 
 def test_S7_a_run_of_someone_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data_io.errors import DONE, BadInput
+from data_io.errors import DONE, BadInput, DiskFull
 from postprocess import measure as command
 from postprocess import morphology
 from postprocess import tables as table_parts
@@ -380,7 +380,7 @@ def test_a_failure_leaves_the_older_table(tmp_path, suffix, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(BadInput, match="No space left"):
+    with pytest.raises(DiskFull, match=rf"out{suffix}: the disk is full"):
         measured(tmp_path / "a.tif", suffix=suffix)
     monkeypatch.undo()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.tif", f"out{suffix}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from data_io.errors import DONE, PARTIAL, BadInput
+from data_io.errors import DONE, PARTIAL, BadInput, DiskFull
 from data_io.store import Dataset, FrameRef
 from postprocess import export
 from postprocess import run as stage
@@ -230,3 +231,26 @@ def test_many_ids_make_an_ome_tiff(make_run, tmp_path):
     with tifffile.TiffFile(tmp_path / "many.tif") as file:
         assert file.is_ome
         np.testing.assert_array_equal(file.asarray()[1], labels)
+
+
+def test_a_full_disk_ends_the_stage_and_the_rest_is_done_afterwards(make_run, monkeypatch):
+    run, do = make_run(), stage.do
+
+    def full(at, job):
+        if job.method == "star":
+            raise OSError(errno.ENOSPC, "No space left on device", str(at.part(job)))
+        do(at, job)
+
+    monkeypatch.setattr(stage, "do", full)
+    with pytest.raises(DiskFull, match=r"star.*: the disk is full \("):
+        stage.run(run, "sync")
+    monkeypatch.setattr(stage, "do", do)
+
+    def no_room(*others):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stage, "write_stacks", no_room)
+    with pytest.raises(DiskFull, match=r"run: the disk is full \("):
+        stage.run(run, "sync")
+    monkeypatch.undo()
+    assert stage.main([str(run)]) == DONE

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data_io.errors import BadInput
-from search import handover, inference, models
+from search import handover, inference, models, sealed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,10 +53,18 @@ def test_a_flipped_bit_in_the_weights_is_refused(tmp_path: Path) -> None:
         handover.load(tmp_path)
 
 
+def test_a_changed_digit_in_the_facts_is_refused(tmp_path: Path) -> None:
+    handover.save(tmp_path, network(), FACTS | {"decode": {"min_area": 40}})
+    file = tmp_path / handover.FACTS
+    file.write_text(file.read_text().replace("40", "41"))
+    with pytest.raises(BadInput, match=r"model\.json: differs from its checksum; restore it or run the search again"):
+        handover.check(tmp_path)
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     handover.save(tmp_path, network(), FACTS)
-    facts = json.loads((tmp_path / handover.FACTS).read_text())
-    (tmp_path / handover.FACTS).write_text(json.dumps(facts | {"architecture": "linknet"}))
+    facts = json.loads((tmp_path / handover.FACTS).read_text()) | {"architecture": "linknet"}
+    (tmp_path / handover.FACTS).write_text(json.dumps({k: v for k, v in facts.items() if k != sealed.CHECK}))
     with pytest.raises(BadInput, match="does not fit linknet"):
         handover.load(tmp_path)
 

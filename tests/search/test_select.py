@@ -13,7 +13,7 @@ from data_io import synthetic
 from data_io.convert import convert
 from data_io.crops import FrameBank
 from data_io.store import Dataset
-from search import select
+from search import handover, select
 from search.candidates import Candidate, pooled
 from search.config import Config, load
 from search.frames import Banks
@@ -22,6 +22,7 @@ from search.space import TrialConfig
 from search.trial import run_trial
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 CONFIG: Config = load(
@@ -69,6 +70,9 @@ TRIALS = [
 ]
 
 
+CHOSEN = dict.fromkeys(TRIALS, 2)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset]:
     """A run with four trained trials, the checkpoint of one of them damaged, and its data set."""
@@ -98,7 +102,7 @@ def test_the_choice_is_frozen_before_a_test_frame_is_read_and_made_once(
 
     monkeypatch.setattr(Dataset, "labels", watched)
     said: list[str] = []
-    selection = select.choose(CONFIG, TRIALS, dataset, folder, said.append)
+    selection = select.choose(CONFIG, CHOSEN, dataset, folder, said.append)
     test = set(dataset.frames("test"))
     assert test
     assert {frozen for ref, frozen in read if ref in test} == {True}
@@ -106,7 +110,7 @@ def test_the_choice_is_frozen_before_a_test_frame_is_read_and_made_once(
     assert set(selection.test) == {"star-0", "star-1", "foreground"}
 
     read.clear()
-    assert select.choose(CONFIG, TRIALS, dataset, folder, said.append) == selection
+    assert select.choose(CONFIG, CHOSEN, dataset, folder, said.append) == selection
     assert not read
 
     assert set(selection.left_out) == {"damaged"}
@@ -128,6 +132,62 @@ def test_the_choice_is_frozen_before_a_test_frame_is_read_and_made_once(
     assert {row["trial"] for row in selection.across["candidates"]} == {"star", "two_class"}
 
 
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def change_a_digit(file: Path) -> None:
+    file.write_text(file.read_text().replace("0.", "1.", 1))
+
+
+def put_a_list(file: Path) -> None:
+    file.write_text("[]")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("selection.json", change_a_digit),
+        ("test_scores.json", put_a_list),
+        ("two_class/model.json", change_a_digit),
+        ("two_class/model.safetensors", cut),
+    ],
+)
+def test_a_choice_that_was_damaged_is_made_again_and_is_the_same(
+    name: str, damage: Callable[[Path], None], run: tuple[Path, Dataset]
+) -> None:
+    folder, dataset = run
+    said: list[str] = []
+    chosen = {trial: epochs for trial, epochs in CHOSEN.items() if trial.target == "two_class"}
+    before = select.choose(CONFIG, chosen, dataset, folder, said.append)
+    damage(folder / "best" / name)
+    said.clear()
+    after = select.choose(CONFIG, chosen, dataset, folder, said.append)
+    assert name == "test_scores.json" or any(name in line and "is made again" in line for line in said)
+    assert _without_speed(after) == _without_speed(before)
+    handover.check(folder / "best" / "two_class")
+    said.clear()
+    assert select.choose(CONFIG, chosen, dataset, folder, said.append) == after
+    assert not said
+
+
+def _without_speed(selection: select.Selection) -> Any:
+    facts = {
+        target: {k: v for k, v in found.items() if k not in ("check", "provenance")}
+        for target, found in selection.models.items()
+    }
+    candidates = {name: {**found, "speed": None} for name, found in selection.candidates.items()}
+    return facts, candidates, selection.standings, selection.test, selection.left_out
+
+
+def test_a_trial_that_was_trained_for_longer_is_another_question(run: tuple[Path, Dataset]) -> None:
+    folder, dataset = run
+    said: list[str] = []
+    select.choose(CONFIG, CHOSEN, dataset, folder, said.append)
+    assert select.made_before(CONFIG, CHOSEN, dataset, folder, said.append) is not None
+    assert select.made_before(CONFIG, {**CHOSEN, TRIALS[0]: 3}, dataset, folder, said.append) is None
+
+
 def test_a_steady_configuration_wins_over_one_with_a_lucky_seed() -> None:
     def candidate(name: str, seed: int, rate: float, value: float) -> Candidate:
         trial = trial_of(name, "star", seed, learning_rate=rate)
@@ -144,9 +204,17 @@ def test_those_the_budget_cut_short_may_win_and_those_stopped_may_not(tmp_path: 
         (tmp_path / trial.id / "checkpoints" / "epoch_0001").mkdir(parents=True)
         (tmp_path / trial.id / "checkpoints" / "epoch_0001" / "manifest.json").write_text("{}")
     status = {"star-0": "completed", "star-1": "budget", "foreground": "stopped", "damaged": "failed"}
-    states: dict[str, Any] = {name: SimpleNamespace(status=said) for name, said in status.items()}
+    rows = {"star-0": {1: {}, 2: {}}, "star-1": {1: {}}}
+    states: dict[str, Any] = {name: SimpleNamespace(status=s, rows=rows.get(name, {})) for name, s in status.items()}
     found = select.eligible(TRIALS, states, lambda name: tmp_path / name)
-    assert [trial.id for trial in found] == ["star-0", "star-1"]
+    assert {trial.id: epochs for trial, epochs in found.items()} == {"star-0": 2, "star-1": 1}
+
+
+def test_a_completed_trial_that_lost_its_checkpoints_is_not_dropped_without_a_word(tmp_path: Path) -> None:
+    states: dict[str, Any] = {name: SimpleNamespace(status="completed", rows={1: {}}) for name in ("star-0", "star-1")}
+    states["star-1"].status = "budget"
+    found = select.eligible(TRIALS, states, lambda name: tmp_path / name)
+    assert [trial.id for trial in found] == ["star-0"]
 
 
 def test_the_sentence_of_the_winner_says_whether_targets_tie() -> None:
