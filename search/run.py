@@ -134,16 +134,18 @@ def run(
     trust.refuse_foreign(run_dir)
     config = prepare.settled_config(config, run_dir, accept_change=accept_change)
     made, kept = prepare.make_folder(run_dir), kept or Unstored()
-    try:
-        with only_driver(run_dir, say), kept.held(say):
-            config = prepare.settled_config(config, run_dir, accept_change=accept_change)  # now that all is here
-            prepare.remove_half_written(run_dir)
-            dataset = prepare.prepare_data(config, run_dir)
-            return _go(prepare.resolve(config, dataset), dataset, run_dir, signals, kept, accept_change=accept_change)
-    except BadInput:
-        if made:
-            prepare.remove_unstarted(run_dir)
-        raise
+    with only_driver(run_dir, say):
+        try:
+            with kept.held(say):
+                config = prepare.settled_config(config, run_dir, accept_change=accept_change)  # now that all is here
+                prepare.remove_half_written(run_dir)
+                dataset = prepare.prepare_data(config, run_dir)
+                config = prepare.resolve(config, dataset)
+                return _go(config, dataset, run_dir, signals, kept, accept_change=accept_change)
+        except BadInput:
+            if made:  # and nobody else works in it: the lock is ours
+                prepare.remove_unstarted(run_dir)
+            raise
 
 
 def _go(
@@ -202,6 +204,8 @@ def train(
     from search.winner import with_runs_of_winner
 
     plan = with_runs_of_winner(config, with_proposed(plan, ledger), ledger)
+    if kept.store is None:
+        _open_again(config, plan, dataset, run_dir, ledger)
     console.announce(config, dataset, plan, notes, run_dir)
     if ledger.epochs:
         say(console.resumed(plan, ledger))
@@ -225,6 +229,25 @@ def train(
         return _train(config, plan, banks, run_dir, ledger, dataset.channels, signals, kept)
     finally:
         stop_ray()
+
+
+def _open_again(config: Config, plan: Plan, dataset: Dataset, run_dir: Path, ledger: Ledger) -> None:
+    """Have completed trials whose best checkpoint was lost trained again, unless the choice has been made."""
+    from search.reopened import reopen, without_best
+    from search.tuning import has_ended
+
+    if has_ended(ledger, config):
+        return
+    if (run_dir / "best").is_dir():
+        from search import select
+
+        chosen = select.eligible(plan.trials, ledger.trials(), lambda trial: run_dir / "trials" / trial)
+        if select.made_before(config, chosen, dataset, run_dir, lambda line: None):
+            return
+    lost = without_best(plan.trials, ledger, run_dir)
+    for trial, best in lost.items():
+        say(f"note: {trial}: the checkpoint of its best epoch, {best}, is damaged or missing; it is trained again")
+    reopen(lost, ledger, run_dir)
 
 
 def _train(
@@ -441,12 +464,17 @@ def compare(run_dir: Path) -> Path | None:
     from analysis.compare import compare_run
 
     say("comparison and report")
+    failed = run_dir / "report_error.txt"
     try:
-        return compare_run(run_dir)
+        report = compare_run(run_dir)
     except Exception as fault:
-        (run_dir / "report_error.txt").write_text(traceback.format_exc())
-        print(f"report failed: {fault}; numbers are saved, details in {run_dir / 'report_error.txt'}", file=sys.stderr)
+        if errors.is_disk_full(fault):
+            raise
+        files.write_text(failed, traceback.format_exc())
+        print(f"report failed: {fault}; numbers are saved, details in {failed}", file=sys.stderr)
         return None
+    failed.unlink(missing_ok=True)
+    return report
 
 
 if __name__ == "__main__":
