@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import figures, pixels, scores
 from analysis.record import examples, trial_name
 from analysis.report import Block, Gallery, Section, number
-from analysis.results import Results, or_nan, ordered
+from analysis.results import Results, ordered
 from analysis.samples import TRUTH, Study
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _right_and_wrong(results: Results, method: str) -> pd.DataFrame:
 
 def network_gallery(record: Record) -> list[Block]:
     """Show one validation crop of every trial: its foreground probability and the true outlines."""
-    shown = sorted(examples(record), key=lambda e: -or_nan(e.row.get("val_dataset_iou")))[:MOST_NETWORKS]
+    shown = examples(record, MOST_NETWORKS)
     if not shown:
         return []
     pictures = []
