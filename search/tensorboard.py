@@ -102,12 +102,13 @@ class TensorBoard:
         writer = self.writers.pop(trial, None)
         if writer is None:
             return
-        config = self.configs[trial]
+        config, best = self.configs.pop(trial), self.best.pop(trial, 0.0)
+        del self.epochs[trial]
         varied = {name: config[name] for name in HYPERPARAMETERS if name in config}
         varied["status"] = str(summary.get("status", ""))
-        for part in hparams(varied, {"best": self.best.get(trial, 0.0)}):  # add_hparams would begin a second file
+        for part in hparams(varied, {"best": best}):  # add_hparams would begin a second file
             writer.file_writer.add_summary(part)
-        writer.add_scalar("best", self.best.get(trial, 0.0), 0)
+        writer.add_scalar("best", best, 0)
         writer.close()
 
     def _try(self, step: Any) -> None:
