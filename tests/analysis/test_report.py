@@ -31,6 +31,8 @@ from analysis.report import Page, Passage, Section, Table, render
 from analysis.samples import TRUTH, Study, from_run, tidy
 from analysis.search_chapters import history_chapter, leaderboard_chapter, table_1_chapter
 from analysis.verdict import verdict, warnings
+from data_io import convert, splits, synthetic
+from postprocess import run as stage
 from postprocess.morphology import measure
 
 if TYPE_CHECKING:
@@ -373,3 +375,15 @@ def test_parts_keep_the_order_of_sections() -> None:
     sections = (Section("a", "A", part="x"), Section("b", "B", part="x"), Section("c", "C", part="y"))
     assert [(name, len(own)) for name, own in Page("t", "s", (), (), sections).parts] == [("x", 2), ("y", 1)]
     assert "<tbody>" in render(Page("t", "s", (), (), (Section("a", "A", blocks=(Table("c", ("x",), []),)),)))
+
+
+def test_a_movie_that_was_split_by_time_says_in_the_report_that_the_same_cells_are_in_several_parts(
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    movie = synthetic.write(tmp_path / "movie", fields=1, frames=3, size=(96, 96), preset="easy", seed=1)
+    convert.convert(movie, run / "dataset.zarr")
+    (run / "run.json").write_text(json.dumps({"dataset": "dataset.zarr", "kind": "search", "synthetic": True}))
+    stage.run(run, scheduler="sync")
+    told = warnings(analyse(from_run(run)))
+    assert any(splits.SHARED in line.lower() for line in told), told

@@ -84,6 +84,13 @@ def compare(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def score(arguments: list[str]) -> int:
+    """Run `python -m analysis.score` in this process."""
+    from analysis.score import main
+
+    return main(arguments)
+
+
 def made_for(section: str) -> set[str]:
     """Return the items of a section that the corpus can make."""
     refused = {
@@ -176,7 +183,7 @@ def test_what_is_legitimate_is_accepted_and_told(
     assert not [c for c in capsys.readouterr().out if not c.isprintable() and c != "\n"]
 
 
-# --- label images: postprocess.measure, analysis.compare ------------------------------------------------------------
+# --- label images: postprocess.measure, analysis.score, analysis.compare --------------------------------------------
 
 LABEL_IMAGES = {
     "float": r"(labels of type float32, not whole numbers|a mask with fractions)",
@@ -196,6 +203,8 @@ def test_a_label_image_is_refused(item: str, movie: Path, refusal: Callable[...,
     spoil(movie)
     mask, good = movie / corpus.MASK, movie / "masks/t000.tif"
     assert re.search(LABEL_IMAGES[item], refusal(measure, mask, "--out", movie / "cells.csv"))
+    assert re.search(LABEL_IMAGES[item], refusal(score, mask, good))
+    assert re.search(LABEL_IMAGES[item], refusal(score, good, mask))
     assert re.search(LABEL_IMAGES[item], refusal(compare, f"a={good}", f"b={mask}", "--out", movie / "out"))
     assert re.search(LABEL_IMAGES[item], refusal(compare, f"a={good}", "--truth", mask, "--out", movie / "out"))
 
