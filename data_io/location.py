@@ -42,7 +42,7 @@ def located(place: Path | str) -> Path:
     if has_password(str(place)):
         raise BadInput(f"{hidden(str(place))}: {KEYS_IN_ADDRESS}")
     bucket, _, name = str(place).removeprefix(S3).strip("/").partition("/")
-    if not bucket or not name or {"..", ".", ""} & set(name.split("/")):
+    if not bucket or not name or {"..", ".", ""} & set(name.split("/")) or "::" in name:  # "::" chains file systems
         raise BadInput(f"{place}: not a place in a bucket; write it as s3://bucket/name.zarr")
     if find_spec("s3fs") is None or find_spec("upath") is None:
         raise BadInput(f"{place}: s3:// needs more packages; `pip install 'cellsearch[s3]'`")
@@ -52,6 +52,22 @@ def located(place: Path | str) -> Path:
     options: dict[str, Any] = {"endpoint_url": endpoint} if endpoint else {}
     place_there: Any = UPath(f"{S3}{bucket}/{name}", use_listings_cache=False, **options)
     return cast("Path", place_there)
+
+
+def refuse_remote(place: Path | str, option: str = "") -> None:
+    """Raise BadInput for an s3:// place that is given to a command which works in folders of this machine.
+
+    `option` is what an output was given with; empty for what is read.
+    """
+    if not str(place).startswith("s3:/"):  # pathlib takes the second stroke away
+        return
+    name = S3 + str(place).removeprefix("s3:").lstrip("/")
+    folder = name.rstrip("/").split("/")[-1]
+    if option:
+        raise BadInput(f"{option} {name}: this command writes to a folder; give one, then `aws s3 sync FOLDER {name}`")
+    raise BadInput(
+        f"{name}: this command works in a folder; `aws s3 sync {name} {folder}` brings it, then give {folder}"
+    )
 
 
 def is_remote(place: Path | str) -> bool:

@@ -12,9 +12,16 @@ SHORTEST = 8
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _SECRET_WORDS = re.compile(
-    "(api)?keys?|tokens?|passwords?|passwd|pwd|passphrase|secrets?|credentials?|auth|authorization|bearer|cookie"
+    "(api)?keys?|tokens?|passwords?|passwd|pwd|passphrase|secrets?|credentials?|auth|authorization|bearer|cookie|"
+    "signature|sig"
 )
-_PASSWORD_IN_URL = re.compile(r"(?<=s3://)[^/@\s]*:[^@\s]+(?=@)|(?<=://)[^/@\s]+(?=@)")  # an AWS key may hold a slash
+_PATH_WORDS = re.compile(r"files?|paths?|dir|folder|sock")
+_PASSWORD_IN_URL = re.compile(
+    r"(?<=s3://)[^/@\s]*:[^@\s]+(?=@)"  # an AWS key may hold a slash
+    r"|(?<=://)[^/\s]+(?=@)"
+    r"|(?<=[a-z0-9]:/)[^/\s]+(?=@)"  # what `Path` makes of it
+)
+_QUERY_OF_URL = re.compile(r"://[^\s?]*\?\S*=")
 _NAME = re.compile(r"-{0,2}[A-Za-z][A-Za-z0-9_.-]*")
 _QUOTED_OR_PLAIN = r"(\"[^\"]*\"?|'[^']*'?|[^\s,;}\]\"']+)"
 _VALUE = re.compile(rf"([\"']?\s*[=:]\s*){_QUOTED_OR_PLAIN}")
@@ -40,12 +47,12 @@ def without_secrets(tree: Any) -> Any:
 
 
 def has_password(address: str) -> bool:
-    """Tell whether a URL carries a name or password of its user.
+    """Tell whether a URL carries a name or password of its user, or a query, as signed addresses do.
 
-    >>> has_password("s3://me:pw@bucket/x"), has_password("s3://bucket/a@b")
-    (True, False)
+    >>> has_password("s3://me:pw@bucket/x"), has_password("s3://bucket/x?token=pw"), has_password("s3://bucket/a@b")
+    (True, True, False)
     """
-    return _PASSWORD_IN_URL.search(address) is not None
+    return any(found.search(address) for found in (_PASSWORD_IN_URL, _QUERY_OF_URL))
 
 
 def hidden(typed: str) -> str:
@@ -70,10 +77,16 @@ def hidden(typed: str) -> str:
 def veiled(said: str) -> str:
     """Return what is about to be printed without passwords in URLs and without secrets of the environment.
 
-    These are the values of variables that `is_secret` names, but for paths, which are no secrets.
+    These are the values of variables that `is_secret` names, but for the paths of files, which are no secrets.
     """
-    values = {value for name, value in os.environ.items() if is_secret(name) and not value.startswith("/")}
+    values = {value for name, value in os.environ.items() if is_secret(name) and not _is_path(name, value)}
     for value in sorted(values, key=len, reverse=True):
         if len(value) >= SHORTEST:
             said = said.replace(value, HIDDEN)
     return _PASSWORD_IN_URL.sub(HIDDEN, said)
+
+
+def _is_path(name: str, value: str) -> bool:
+    """Tell whether a variable names a file; a key may begin with a slash, too."""
+    told = name in ("PWD", "OLDPWD") or any(_PATH_WORDS.fullmatch(word.lower()) for word in _WORDS.findall(name))
+    return told and value.startswith("/")

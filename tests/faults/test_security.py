@@ -31,6 +31,7 @@ from PIL import Image, PngImagePlugin
 from data_io import check, convert, integrity
 from data_io.errors import BadInput, entry_point
 from data_io.files import slug
+from data_io.location import located
 from search import trust
 from tests.faults import corpus, planted
 
@@ -349,6 +350,30 @@ def test_S5_a_checkpoint_of_the_network_is_refused_unasked(
     ):
         assert refused(command, *arguments) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("address", ["https://h/d", "simplecache::http://h/d", "file:///etc", "GitHub://a:b@c/d"])
+def test_S5_an_address_is_no_place_to_read_or_write(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from analysis import compare
+    from search import run
+
+    monkeypatch.chdir(tmp_path)
+    for command, *arguments in (
+        (check.main, address),
+        (convert.main, ".", address),
+        (run.main, "--data", address, "--dry-run"),
+        (run.main, f"--out={address}", "--dry-run"),
+        (run.main, f"data.path='{address}'", "--dry-run"),
+        (compare.main, f"a={address}", f"b={address}", "--out", "out"),
+    ):
+        assert refused(command, *arguments) == 2
+        assert "an address of the network, which is not read" in capsys.readouterr().err
+    for chained in (f"s3://bucket/d::{address}", "s3://bucket/d::memory"):
+        with pytest.raises(BadInput, match=r"not a place in a bucket|address with keys"):
+            located(chained)
     assert not list(tmp_path.iterdir())
 
 
@@ -809,6 +834,7 @@ def test_S11_no_secret_in_what_a_trial_leaves_and_S7_it_is_its_owners(tmp_path: 
         f"tracking.api_key={planted.TYPED}",
         f"tracking={{api_key: {planted.TYPED}}}",
         f"data.path='s3://AKIAPLANTED:{planted.TYPED}@bucket/d.zarr'",
+        f"data.path='s3://bucket/d.zarr?X-Amz-Signature={planted.TYPED}'",
         f"data={{path: 's3://AKIAPLANTED:{planted.TYPED}@bucket/d.zarr'}}",
         f"tracking.project=https://me:{planted.TYPED}@host/project",
         f"token: {planted.TYPED}",
@@ -849,15 +875,18 @@ def test_S11_a_secret_in_an_address_is_refused_by_every_command(
 def test_S11_a_secret_of_the_environment_is_not_in_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("SOME_API_KEY", planted.TYPED)
+    monkeypatch.setenv("SOME_API_KEY", f"/{planted.TYPED}")
+    monkeypatch.setenv("SOME_KEY_FILE", "/home/me/key")
 
     def fails(_: object) -> int:
-        raise RuntimeError(f"server said: key {planted.TYPED} at https://me:{planted.TYPED}@host is wrong")
+        raise RuntimeError(
+            f"server said: key /{planted.TYPED} at https://me:{planted.TYPED}@2@host is wrong, /home/me/key"
+        )
 
     with pytest.raises(SystemExit):
         entry_point(fails)
     said = capsys.readouterr().err
-    assert "RuntimeError: server said: key (hidden) at https://(hidden)@host is wrong" in said
+    assert "RuntimeError: server said: key (hidden) at https://(hidden)@host is wrong, /home/me/key" in said
     assert planted.TYPED not in said
 
 
