@@ -11,7 +11,7 @@ from data_io.errors import BadInput
 from data_io.secrecy import hidden
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
 NETWORK = re.compile(
     r"(-{0,2}[\w.-]+=)?['\"]?([a-z0-9+.-]+::)*(https?|ftps?|sftp|ssh|file|gs|gcs|abfss?|az|github|hf):/", re.IGNORECASE
@@ -26,7 +26,9 @@ class Parser(argparse.ArgumentParser):
         """Refuse the arguments; secrets among them are not repeated."""
         raise BadInput(f"{self.prog}: {hidden(message)}; see --help")
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    def parse_known_args(  # type: ignore[override]  # argparse has an overload for each kind of namespace
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
         """Refuse addresses of the network, which would be taken for names of folders; else as argparse does."""
         given = sys.argv[1:] if args is None else list(args)
         for one in given:
