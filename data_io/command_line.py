@@ -26,9 +26,7 @@ class Parser(argparse.ArgumentParser):
         """Refuse the arguments; secrets among them are not repeated."""
         raise BadInput(f"{self.prog}: {hidden(message)}; see --help")
 
-    def parse_known_args(  # type: ignore[override]  # argparse has an overload for each kind of namespace
-        self, args: Iterable[str] | None = None, namespace: Any = None
-    ) -> tuple[Any, list[str]]:
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Refuse addresses of the network, which would be taken for names of folders; else as argparse does."""
         given = sys.argv[1:] if args is None else list(args)
         for one in given:
