@@ -117,16 +117,6 @@ def _appears(file: Path, word: str) -> bool:
             time.sleep(0.1)
 
 
-def nodes_without(path: Path, nodes: list[Node]) -> list[Node]:
-    """Return the nodes on which nothing is at `path`."""
-    answers = ask(nodes, _is_there, str(path))
-    return [node for node in nodes if not answers.get(node.id)]
-
-
-def _is_there(path: str) -> bool:
-    return Path(path).exists()
-
-
 def is_open(nodes: list[Node], here: str, dashboard: str, environment: Mapping[str, str]) -> bool:
     """Tell whether strangers could run code on the cluster: it reaches beyond this machine and asks for no token.
 

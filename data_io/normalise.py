@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 LOW, HIGH = 1.0, 99.8
 CLIP = (-1.0, 3.0)
 FLOOR = 0.5
-MODES = ("frame", "dataset")
 
 
 def percentiles(image: NDArray[Any]) -> NDArray[np.float64]:

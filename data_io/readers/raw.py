@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Drawn = Sequence[NDArray[np.int32] | None]
     """Per frame `(Y, X)` int32 as drawn, 0 background; None where the frame is not annotated."""
 
-DRAWN, OUTLINED = "labels", "outlines"
+DRAWN = "labels"
 
 
 @dataclass(frozen=True)
