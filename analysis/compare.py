@@ -40,6 +40,7 @@ from data_io.command_line import Parser
 from data_io.errors import DONE, REPORT_FAILED, BadInput, disk_full, entry_point, is_disk_full, printable
 from data_io.files import write_text
 from data_io.job_folder import refuse_lost
+from data_io.location import refuse_remote
 from postprocess.export import write_csv
 
 if TYPE_CHECKING:
@@ -164,7 +165,10 @@ def main(argv: list[str] | None = None) -> int:
         raise BadInput(f"{next(g for g in given if g not in loose)}: not METHOD=PATH; give one RUN or only METHOD=PATH")
     if not loose and len(given) > 1:
         raise BadInput("more than one RUN; compare METHOD=PATH METHOD=PATH, with label stacks from each run")
+    for text in given:
+        refuse_remote(text.partition("=")[2] if text in loose else text)
     if arguments.out is not None:
+        refuse_remote(arguments.out, "--out")
         refuse_lost(arguments.out, "--out")
     elif not loose:
         refuse_lost(given[0])

@@ -34,6 +34,7 @@ from data_io.damage import one_line
 from data_io.errors import DONE, PARTIAL, BadInput, DiskFull, disk_full, entry_point, is_disk_full
 from data_io.files import write_bytes, write_json
 from data_io.job_folder import refuse_lost
+from data_io.location import refuse_remote
 from postprocess import blocks, exchange, export, large, methods, policies, schedulers
 from postprocess.label_store import LabelStore
 from postprocess.policies import AS_FOUND, Policy
@@ -550,6 +551,7 @@ def main(argv: list[str] | None = None) -> int:
         "--export", metavar="KINDS", help=f"files for other programs: all, or of {','.join(exchange.KINDS)}"
     )
     options = parser.parse_args(argv)
+    refuse_remote(options.run)
     refuse_lost(options.run)
     kinds = exchange.kinds_of(options.export)
     given = {name: getattr(options, name) for name in ("border", "holes", "pieces", "min_area", "max_area")}

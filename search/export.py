@@ -27,7 +27,9 @@ from data_io import errors
 from data_io.command_line import Parser
 from data_io.errors import BadInput
 from data_io.job_folder import refuse_lost
+from data_io.location import refuse_remote
 from search import handover, models, trust
+from search.brought import brought, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -271,18 +273,21 @@ Data {facts.get("data_hash")}.
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = Parser(prog="python -m search.export", description="Write a chosen model as a bioimage.io package.")
-    parser.add_argument("model", type=Path, metavar="RUN/best/TARGET", help="folder of a chosen model")
+    parser.add_argument("model", type=place_of, metavar="RUN/best/TARGET", help="folder of a chosen model, or s3://...")
     parser.add_argument("--out", type=Path, metavar="FILE.zip", help="the package (default: beside the folder)")
     given = parser.parse_args(arguments)
+    if isinstance(given.model, str) and given.out is None:
+        raise BadInput(f"{given.model}: the package is written to this machine; name it with --out FILE.zip")
     if given.out is None:
         refuse_lost(given.model)
     else:
         refuse_lost(given.out, "--out")
+        refuse_remote(given.out, "--out")
     trust.refuse_forced_pickles()
-    if not given.model.is_dir():
+    if isinstance(given.model, Path) and not given.model.is_dir():
         raise BadInput(f"{given.model}: no such folder; give the folder of a chosen model, RUN/best/TARGET")
-    given.model = given.model.resolve()
-    written = export(given.model, given.out or given.model.with_suffix(".zip"))
+    with brought(given.model) as folder:
+        written = export(folder.resolve(), given.out or folder.resolve().with_suffix(".zip"))
     print(f"{written}: passes bioimageio.core.test_model")
     return errors.DONE
 

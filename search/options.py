@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_io.command_line import Parser
 from data_io.errors import BadInput
+from search.brought import place_of
 from search.config import TRAITS, Config, dump, load, schema
 from search.ledger import LEDGER
 from search.presets import PRESETS
@@ -142,11 +143,11 @@ def build_parser() -> Parser:
     )
     where.add_argument(
         "--out",
-        type=_place,
+        type=place_of,
         metavar="RUN",
         help="folder of the run, or s3://bucket/run (default: a new numbered folder)",
     )
-    where.add_argument("--resume", type=_place, metavar="RUN", help="go on with this run: its folder or s3:// place")
+    where.add_argument("--resume", type=place_of, metavar="RUN", help="go on with this run: its folder or s3:// place")
     where.add_argument(
         "--accept-change", action="store_true", help="go on although configuration, data or code have changed"
     )
@@ -174,11 +175,6 @@ def build_parser() -> Parser:
     show.add_argument("--print-config", action="store_true", help="show the resolved configuration as YAML")
     show.add_argument("--print-schema", action="store_true", help="show the JSON schema of the configuration")
     return parser
-
-
-def _place(text: str) -> Path | str:
-    """Return the folder of a run, or the name of a place in an object store as it was given."""
-    return text if text.startswith("s3://") else Path(text)
 
 
 def _overrides(given: argparse.Namespace) -> list[str]:

@@ -16,10 +16,12 @@ from data_io import errors, files
 from data_io.command_line import Parser
 from data_io.errors import BadInput
 from data_io.job_folder import refuse_lost
+from data_io.location import refuse_remote
 from data_io.normalise import for_new_images, frame_limits, hits_floor, normalise
 from data_io.provenance import provenance
 from postprocess.predictions import PredictionStore
 from search import console, handover, inference, models, trust
+from search.brought import brought, place_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +34,7 @@ PREDICTIONS = "predictions.zarr"
 EXAMPLES = """\
 examples:
   python -m search.predict results --images new_movie --out measured
+  python -m search.predict s3://bucket/run --images new_movie --out measured
   python -m search.predict results
 """
 Progress = Callable[[str], None]
@@ -134,10 +137,13 @@ def _check_channels(folder: Path, facts: dict[str, Any], dataset: Dataset) -> No
             )
 
 
-def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = console.say, *, tta: bool = False) -> int:
+def predict_images(
+    run_dir: Path, images: Path, out: Path, say: Progress = console.say, *, tta: bool = False, name: str | None = None
+) -> int:
     """Convert a folder of frames, predict it with every chosen model, and go on to instances and the cells table.
 
-    Returns an exit code: 4 when frames failed in post-processing.
+    `name` is where the models are from, by default `run_dir`. Returns an exit code: 4 when frames failed in
+    post-processing.
     """
     from data_io.convert import convert
     from data_io.intake import Settings
@@ -162,7 +168,7 @@ def predict_images(run_dir: Path, images: Path, out: Path, say: Progress = conso
         "kind": "predict",
         "dataset": str(dataset.path.resolve()),
         "synthetic": dataset.synthetic,
-        "models": str(run_dir.resolve()),
+        "models": name or str(run_dir.resolve()),
         "trained_on_synthetic": bool(known.get("synthetic", False)),
         "provenance": provenance(),
     }
@@ -183,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished search")
+    parser.add_argument("run", type=place_of, metavar="RUN", help="folder of a finished search, or s3://bucket/run")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="frames without annotation")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (needed with --images)")
     parser.add_argument(
@@ -194,15 +200,27 @@ def main(arguments: list[str] | None = None) -> int:
         refuse_lost(given.run)
     else:
         refuse_lost(given.out, "--out")
+        refuse_remote(given.out, "--out")
     trust.refuse_forced_pickles()
-    if not given.run.is_dir():
+    stored = given.run if isinstance(given.run, str) else None
+    if stored is None and not given.run.is_dir():
         raise BadInput(f"{given.run}: no such folder; give the folder of a finished search")
     if given.images is not None:
         if given.out is None:
             parser.error("--images needs --out DIR")
-        return predict_images(given.run, given.images, given.out, tta=given.tta)
+        with brought(given.run, "best", RUN_FACTS) as run_dir:
+            if not (run_dir / "best").is_dir() and stored is not None:
+                raise BadInput(
+                    f"{stored}: no chosen model; finish the search first: python -m search.run --resume {stored}"
+                )
+            return predict_images(run_dir, given.images, given.out, tta=given.tta, name=stored)
     if given.out is not None:
         parser.error("--out goes with --images")
+    if stored is not None:
+        raise BadInput(
+            f"{stored}: the frames of a run in an object store are predicted by python -m search.run --resume {stored}"
+            "; give --images FOLDER --out DIR for others"
+        )
     dataset = dataset_of(given.run)
     count = predict(given.run, given.run, dataset, held_out(dataset), rule_of_model=False, tta=given.tta)
     print(f"{count} predictions written" if count else "nothing to do: every frame is predicted")
