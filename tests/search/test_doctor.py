@@ -155,7 +155,7 @@ def test_the_disk_of_rays_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     state(doctor.scratch(tmp_path / "ray"), "slow", "more than 95% in use", "RAY_TMPDIR")
 
 
-def test_rays_token_and_foreign_clusters(tmp_path: Path) -> None:
+def test_rays_token_and_foreign_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     token = tmp_path / "token"
     token.write_text("a-token-that-nobody-may-see")
     known = {"RAY_AUTH_TOKEN_PATH": str(token)}
@@ -174,6 +174,8 @@ def test_rays_token_and_foreign_clusters(tmp_path: Path) -> None:
     job = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}", "RAY_ADDRESS": "10.0.0.1:6379", **known}
     state(doctor.ray(job, nowhere), "slow", "asks for no token", "RAY_AUTH_MODE=token")
     state(doctor.ray(job | {"RAY_AUTH_MODE": "token"}, nowhere), "ok", "asks for a token")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: Usage(GIB, GIB, 0))
+    state(doctor.ray(absent, nowhere), "stops", "cannot be written there", "make room")
 
 
 def test_the_login_of_wandb_is_told_and_the_key_is_not(tmp_path: Path) -> None:
