@@ -351,7 +351,9 @@ def ray(environment: Mapping[str, str], address_file: Path) -> Finding:
         folder = next(one for one in file.absolute().parents if one.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK) or not shutil.disk_usage(folder).free:
             told = f"{file}: Ray's token cannot be written there"
-            return Finding("Ray", "stops", told, f"make room, or set {token.TOKEN_FILE} to a file in a folder of your own")
+            return Finding(
+                "Ray", "stops", told, f"make room, or set {token.TOKEN_FILE} to a file in a folder of your own"
+            )
         kept = "no token yet, it is made at the next start"
     elif not token.is_private(file):
         kept = f"{file} is readable by others, which the next start ends"
