@@ -1,7 +1,7 @@
 """Is this Ray cluster fit for a search: nodes, GPUs, versions, token, shared storage, one line each.
 
 python -m cluster.health                                      on a machine of the cluster
-python -m cluster.health --storage /shared/runs               and whether every node sees that folder
+python -m cluster.health --storage /shared/runs               and whether every node sees that folder (or s3://bucket/run)
 ray job submit -- python -m cluster.health                    from anywhere the cluster takes jobs from
 
 Exit codes: 0 fit, 2 not fit or no cluster, each reason on a line.
@@ -19,9 +19,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cluster.joined import Node, ask, blind_nodes, is_open, living_nodes
-from cluster.start import ADDRESS, address_file
+from cluster.joined import Node, ask, blind_nodes, is_open, living_nodes, without_reach
+from cluster.start import ADDRESS, address_file, answers
 from cluster.token import is_asked_for, is_private, token_file
+from data_io.errors import entry_point
+from data_io.job_folder import is_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     return UNSOUND if faults else SOUND
 
 
-def look(address: str | None, wanted: int, wait: float, storage: Path | None) -> list[str]:
+def look(address: str | None, wanted: int, wait: float, storage: str | None) -> list[str]:
     """Print what the cluster is and return what is wrong with it, a sentence each.
 
     Raises
@@ -69,7 +71,7 @@ def look(address: str | None, wanted: int, wait: float, storage: Path | None) ->
         if is_asked_for(os.environ) and not is_private(file := token_file(os.environ)):
             faults.append(f"{file}: others can read the token; chmod 600 {file}")
         if storage is not None:
-            faults += _storage_faults(storage, nodes)
+            faults += _store_faults(storage, nodes) if is_object(storage) else _storage_faults(Path(storage), nodes)
     finally:
         ray.shutdown()
     return faults
@@ -117,6 +119,13 @@ def _missing(nodes: list[Node], answers: dict[str, dict[str, str]]) -> list[str]
     ]
 
 
+def _store_faults(place: str, nodes: list[Node]) -> list[str]:
+    faults = without_reach(place, nodes)
+    if not faults:
+        print(f"{place}: its bucket can be used by all {len(nodes)} nodes")
+    return faults
+
+
 def _storage_faults(storage: Path, nodes: list[Node]) -> list[str]:
     if not storage.is_dir():
         return [f"{storage}: no such folder on this machine"]
@@ -136,6 +145,8 @@ def _connect(address: str | None, until: float) -> str:
     found = address or os.environ.get(ADDRESS) or _started_here()
     while True:
         try:
+            if found != "auto" and "://" not in found and not answers(found):  # Ray itself would ask for ever
+                raise ConnectionError("it does not answer")
             session: Any = ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
             return str(session.dashboard_url or "")
         except (ConnectionError, RuntimeError, ValueError) as fault:
@@ -179,9 +190,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="how many nodes there should be")
     parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="how long to wait for both")
-    parser.add_argument("--storage", type=Path, metavar="FOLDER", help="a folder that every node should see")
+    parser.add_argument("--storage", metavar="FOLDER", help="a folder or s3:// place that every node should see")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry_point(main)

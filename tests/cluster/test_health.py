@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cluster import health
+from cluster import health, joined
 from cluster.joined import Node
 
 if TYPE_CHECKING:
@@ -50,5 +50,38 @@ def test_no_cluster_is_told_with_a_remedy(
     )
 
 
+def test_an_address_that_does_not_answer_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    def asks_for_ever(**_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(ray, "init", asks_for_ever)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "ray_current_cluster").write_text("127.0.0.1:1")
+    monkeypatch.setattr(health, "address_file", lambda: tmp_path / "ray_current_cluster")
+    for arguments in ([], ["--address", "127.0.0.1:1"]):
+        assert health.main(arguments) == 2
+        assert "error: no Ray cluster at 127.0.0.1:1 (it does not answer); start one" in capsys.readouterr().err
+
+
 def test_storage_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
     assert health._storage_faults(tmp_path / "none", [HEAD]) == [f"{tmp_path / 'none'}: no such folder on this machine"]
+
+
+def test_an_object_store_is_a_fault_of_the_nodes_that_cannot_use_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = "s3://bucket/run"
+    answers = {"a": "", "b": f"{place}: no credentials; set AWS_ACCESS_KEY_ID"}
+    monkeypatch.setattr(health, "without_reach", lambda place, nodes: joined.without_reach(place, nodes, asked))
+
+    def asked(nodes: list[Node], *_: object) -> dict[str, str]:
+        return {node.id: answers[node.id] for node in nodes}
+
+    assert health._store_faults(place, [HEAD, GPU]) == [f"gpu1 10.0.0.2: {answers['b']}"]
+    assert not capsys.readouterr().out
+    assert not health._store_faults(place, [HEAD])
+    assert capsys.readouterr().out == f"{place}: its bucket can be used by all 1 nodes\n"
