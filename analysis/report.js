@@ -46,7 +46,7 @@
   // Files: a figure is its own source; a table is read off the page. Text that a spreadsheet would run gets an apostrophe.
   const quoted = (text) => {
     const safe = /^[=+@\t\r-]/.test(text) && Number.isNaN(Number(text)) ? "'" + text : text;
-    return /[",\n']/.test(safe) ? '"' + safe.replace(/"/g, '""') + '"' : safe;
+    return /[",;\n']/.test(safe) ? '"' + safe.replace(/"/g, '""') + '"' : safe;
   };
   for (const link of document.querySelectorAll("a[data-image]")) {
     link.href = link.closest("figure").querySelector("img").src;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 IMAGEJ_IDS = 65535
 IMAGEJ_BYTES = 2**32 - 2**20
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = re.compile(r"(^|[;\n])(?=[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])")
+"""Where a spreadsheet sees the start of a formula: at the start of a text or of a line in it, and after a semicolon,
+which divides cells where the comma is decimal; the signs of full width count, too.
+"""
 
 
 def read_labels(run: Path | str, method: str, field: FrameRef | str, frame: int | None = None) -> NDArray[np.int32]:
@@ -145,4 +149,4 @@ def harmless(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _harmless(text: str) -> str:
-    return ("'" if text.startswith(FORMULA) else "") + text.replace("\r", " ")
+    return FORMULA.sub(r"\1'", text).replace("\r", " ")

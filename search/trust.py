@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 FORCED = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 NOT_FOR_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-DEPTH = 3
-"""Folders of a run down to those of the checkpoints of a trial."""
+DEPTH = 4
+"""Folders of a run down to those of the checkpoints of a trial, whose files are looked at."""
 
 
 def write_for_owner_only() -> None:
@@ -78,9 +78,9 @@ def _made_there(folder: Path) -> tuple[int, bool]:
 
 
 def _looked_at(run_dir: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield a run's folder, its files, and its folders to a depth, with what is known of each; links are not followed.
+    """Yield a run's folder, its files, and its folders to a depth, with what is known of each; a link is its target.
 
-    The frames, which have a manifest of their own, and the caches that a run makes anew are left out.
+    What is inside the frames, which have a manifest of their own, and the caches that a run makes anew is left out.
     """
     yield run_dir, run_dir.stat()
     folders = [(run_dir, 0)]
@@ -88,11 +88,11 @@ def _looked_at(run_dir: Path) -> Iterator[tuple[Path, os.stat_result]]:
         folder, depth = folders.pop()
         with suppress(FileNotFoundError), os.scandir(folder) as entries:  # another driver may be at work there
             for entry in entries:
-                if entry.is_symlink() or entry.name.endswith(".zarr") or entry.name in ("cache", "synthetic"):
+                if entry.name in ("cache", "synthetic"):
                     continue
                 with suppress(FileNotFoundError):
                     yield Path(entry.path), entry.stat()
-                    if entry.is_dir() and depth < DEPTH:
+                    if entry.is_dir() and depth < DEPTH and not entry.name.endswith(".zarr"):
                         folders.append((Path(entry.path), depth + 1))
 
 

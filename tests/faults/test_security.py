@@ -420,14 +420,19 @@ def _bomb(file: Path) -> None:
 def _run_folder(folder: Path) -> Path:
     for name in ("trials/a/checkpoints/epoch_000001", "best/star"):
         (folder / name).mkdir(parents=True)
-    (folder / "config.yaml").write_text("")
-    (folder / "ledger.jsonl").write_text("")
+    for name in ("config.yaml", "ledger.jsonl", "trials/a/checkpoints/epoch_000001/state.ckpt"):
+        (folder / name).write_text("")
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return folder
 
 
-@pytest.mark.parametrize("what", [".", "config.yaml", "ledger.jsonl", "trials/a", "trials/a/checkpoints/epoch_000001"])
+CHECKPOINT = "trials/a/checkpoints/epoch_000001"
+
+
+@pytest.mark.parametrize(
+    "what", [".", "config.yaml", "ledger.jsonl", "trials/a", CHECKPOINT, f"{CHECKPOINT}/state.ckpt"]
+)
 @pytest.mark.parametrize(("mode", "who"), [(0o002, "everyone"), (0o020, "its group")])
 def test_S7_a_run_that_others_may_write_to_is_refused(what: str, mode: int, who: str, tmp_path: Path) -> None:
     run = _run_folder(tmp_path / "run")
@@ -452,7 +457,7 @@ def test_S7_a_run_at_which_another_driver_works_is_looked_at_all_the_same(
         with scan(folder) as entries:
             found = list(entries)
         if folder == run / "trials/a/checkpoints":
-            (folder / "epoch_000001").rmdir()
+            shutil.rmtree(folder / "epoch_000001")
         if folder == run:
             (folder / "config.yaml").unlink()
         yield iter(found)
@@ -462,6 +467,19 @@ def test_S7_a_run_at_which_another_driver_works_is_looked_at_all_the_same(
     monkeypatch.undo()
     assert not (run / "config.yaml").exists()
     assert not (run / "trials/a/checkpoints/epoch_000001").exists()
+
+
+def test_S7_what_a_link_of_a_run_leads_to_is_looked_at(tmp_path: Path) -> None:
+    run = _run_folder(tmp_path / "run")
+    (run / "trials").rename(tmp_path / "shared")
+    (run / "trials").symlink_to(tmp_path / "shared")
+    (run / "nothing").symlink_to(tmp_path / "gone")
+    (tmp_path / "link").symlink_to(run)
+    trust.refuse_foreign(tmp_path / "link")
+    (tmp_path / "shared/a").chmod(0o775)
+    for named in (run, tmp_path / "link"):
+        with pytest.raises(BadInput, match=r"trials/a: its group may write to it"):
+            trust.refuse_foreign(named)
 
 
 def test_S7_a_run_of_someone_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -998,12 +1016,13 @@ def test_S14_text_that_is_a_formula_is_neutralised_and_numbers_are_not(tmp_path:
 
     from postprocess.export import write_csv
 
-    signs = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
-    table = pd.DataFrame({"name": signs, "=cmd": 1.0, "change": [-1.5, 2.0, -3.0, 4.0, 5.0, -6.0]})
+    signs = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "a;=1", "a\n=1", "\uff1d1", "a; -1 = b"]
+    table = pd.DataFrame({"name": signs, "=cmd": 1.0, "change": [-1.5, 2.0, -3.0, 4.0, 5.0, -6.0, -7.0, 8.0, 9.0, 0.0]})
     write_csv(tmp_path / "t.csv", table)
     rows = list(csv.reader(io.StringIO((tmp_path / "t.csv").read_bytes().decode(), newline="")))
     assert rows[0] == ["name", "'=cmd", "change"]
-    assert [row[0] for row in rows[1:]] == ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\t=1", "' =1"]
+    safe = ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\t=1", "' =1", "a;'=1", "a\n'=1", "'\uff1d1", "a; -1 = b"]
+    assert [row[0] for row in rows[1:]] == safe
     assert [float(row[2]) for row in rows[1:]] == table["change"].tolist()
 
 
