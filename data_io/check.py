@@ -121,8 +121,8 @@ def _store(source: Path, show: Progress) -> Checked:
     kind = f"data set in OME-Zarr {dataset.ome_zarr}, every byte as written"
     checked = Checked(str(source), dataset.name, kind, dataset.synthetic, fields, known, album.shots)
     try:
-        key_numbers(checked)
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        check_page.render(checked, key_numbers(checked))
+    except Exception as fault:  # a page stumbles over anything that is not as it was written
         told = "its fingerprint is not as this version writes it"
         raise BadInput(f"{source}: {told} ({fault!r}); convert the source again into a new store") from fault
     return checked

@@ -18,6 +18,8 @@ _SIGNS = ("corrupted", "invalid page offset", "failed to reshape")
 @contextmanager
 def refusing(path: Path) -> Iterator[None]:
     """Turn what happens inside while a file is read into `BadInput` that names it."""
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path}: a folder, a pipe or a device, not a file; give the image itself")
     if not path.is_file():
         raise BadInput(f"{path}: no such file, or a link to nothing; restore it or remove the link")
     damage = _Damage()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import select
 import shutil
 import sys
 import traceback
@@ -22,6 +25,8 @@ PARTIAL = 4
 REPORT_FAILED = 5
 PREEMPTED = 75
 INTERRUPTED = 130
+UNREAD = 141
+"""Nobody reads the output any more, as with ``| head -1``; other programs are then ended by signal 13, SIGPIPE."""
 
 
 class BadInput(ValueError):
@@ -75,6 +80,25 @@ def disk_full(error: BaseException, folder: Path | str = ".") -> DiskFull:
     return DiskFull(Path(folder).absolute())
 
 
+_REMEDIES = {
+    errno.EACCES: "change its permissions or name another place",
+    errno.EPERM: "change its permissions or name another place",
+    errno.EROFS: "name another place",
+    errno.ENOTDIR: "name another place",
+    errno.EISDIR: "name another place",
+    errno.ELOOP: "remove the link that leads to itself",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def of_a_place(error: OSError) -> BadInput | None:
+    """Return what a file or folder that may not be used is told as; None where the error is not about that."""
+    if error.filename is None or error.errno not in _REMEDIES:
+        return None
+    what = str(error.strerror)
+    return BadInput(f"{error.filename}: {what[:1].lower()}{what[1:]}; {_REMEDIES[error.errno]}")
+
+
 def printable(text: str) -> str:
     r"""Return text with control characters written out: a file name must not move a terminal's cursor.
 
@@ -99,10 +123,25 @@ def entry_point(main: Callable[[list[str] | None], int]) -> NoReturn:
     Parameters
     ----------
     main
-        Takes the arguments (None: those of the command line) and returns an exit code. `BadInput` becomes one
-        `error:` line and exit 2, a full disk one line and exit 75, Ctrl-C exit 130, anything else a traceback and
-        exit 1.
+        Takes the arguments (None: those of the command line) and returns an exit code. `BadInput`, and a file or
+        folder that may not be used, become one `error:` line and exit 2, a full disk one line and exit 75, Ctrl-C
+        exit 130, output that nobody reads exit 141 and silence, anything else a traceback and exit 1.
     """
+    try:
+        code = _code(main, _Readers())
+    except BrokenPipeError:  # of telling a fault
+        code = UNREAD
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # the interpreter flushes once more
+            code = code or UNREAD
+    sys.exit(code)
+
+
+def _code(main: Callable[[list[str] | None], int], nobody_reads: Callable[[], bool]) -> int | str | None:
+    """Return the exit code of a command, once its fault has been told."""
     try:
         code = main(None)
     except BadInput as fault:
@@ -111,12 +150,32 @@ def entry_point(main: Callable[[list[str] | None], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         code = INTERRUPTED
+    except SystemExit as end:  # of --help, or of a library that turned its output away
+        code = UNREAD if end.code and nobody_reads() else end.code
     except Exception as fault:
-        if is_disk_full(fault):
+        if isinstance(fault, BrokenPipeError) and nobody_reads():
+            code = UNREAD
+        elif is_disk_full(fault):
             remedy = "free some and run the same command again: it goes on from here"
             print(printable(f"error: {disk_full(fault)}; {remedy}"), file=sys.stderr)
             code = PREEMPTED
+        elif isinstance(fault, OSError) and (refusal := of_a_place(fault)) is not None:
+            tell(refusal)
+            code = REFUSED
         else:
             print(veiled(traceback.format_exc()), end="", file=sys.stderr)
             code = BUG
-    sys.exit(code)
+    return code
+
+
+class _Readers:
+    """Tells whether a pipe that takes the output has lost its reader; knows it even once the output was turned away."""
+
+    def __init__(self) -> None:
+        self.poll = select.poll()
+        for number in (1, 2):
+            with contextlib.suppress(OSError):  # it may be closed
+                self.poll.register(os.dup(number), 0)
+
+    def __call__(self) -> bool:
+        return any(event & select.POLLERR for _, event in self.poll.poll(0))

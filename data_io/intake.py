@@ -112,8 +112,11 @@ def take_in(source: Path, settings: Settings) -> Intake:
     splits, folds = splitting.unsplit(), tuple[Splits, ...]()
     if settings.annotations:
         parts = {one.raw.name: part for one in surveys if (part := one.raw.part)}
-        splits = splitting.split(fields, settings.split_by, parts)
-        folds = splitting.folds(fields, settings.split_by, settings.folds) if settings.folds else ()
+        try:
+            splits = splitting.split(fields, settings.split_by, parts)
+            folds = splitting.folds(fields, settings.split_by, settings.folds) if settings.folds else ()
+        except BadInput as fault:
+            raise BadInput(f"{source}: {fault}") from fault
     return Intake(source, settings, found, surveys, fields, splits, folds)
 
 

@@ -149,6 +149,8 @@ def _tiff(path: Path) -> tuple[Paged, Callable[[], None]]:
 
 def _paged(path: Path, tiff: tifffile.TiffFile) -> Paged:
     series = tiff.series
+    if not series:
+        raise ValueError("it holds no page")
     if len({(one.shape, one.dtype) for one in series}) != 1:
         raise ValueError("its pages have different sizes")
     first = series[0]

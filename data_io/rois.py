@@ -7,6 +7,7 @@ its points, a rounded rectangle with its corners.
 
 from __future__ import annotations
 
+import logging
 import re
 import zipfile
 from collections import Counter
@@ -101,6 +102,7 @@ def _bytes(path: Path) -> bytes:
 def _decoded(name: str, data: bytes) -> tuple[str, roifile.ImagejRoi]:
     from roifile import ImagejRoi
 
+    logging.getLogger("roifile").disabled = True  # what it cannot read is refused or counted here
     roi = ImagejRoi.frombytes(data)
     return roi.name or name, roi
 

@@ -101,6 +101,15 @@ class Advice(Stored):
     split: str
 
 
+class Origin(Stored):
+    """Where a store was converted from, and how."""
+
+    path: str
+    reader: str
+    files: str
+    options: dict[str, Any]
+
+
 class StoredFacts(Stored):
     """The attribute "dataset" of a store."""
 
@@ -113,6 +122,7 @@ class StoredFacts(Stored):
     folds: tuple[StoredSplits, ...] = ()
     normalisation: StoredRule
     recommended: Advice
+    source: Origin
 
     @model_validator(mode="after")
     def _they_fit_each_other(self) -> Self:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +54,18 @@ def find(source: Path, options: Options | None = None) -> Found:
         raise BadInput(f"{source}: no such file or folder; give a folder of TIFF or PNG images")
     name = _reader(source, options.reader)
     warnings: list[str] = []
-    fields = _named(source, READERS[name][1](source, options, warnings))
+    read = READERS[name][1](source, options, warnings)
+    _refuse_names(read)
     _refuse_unused(source, name, options)
-    return Found(name, tuple(_grouped(source, fields)), _marker(source), tuple(dict.fromkeys(warnings)))
+    fields = _grouped(source, _named(source, read))
+    return Found(name, tuple(fields), _marker(source), tuple(dict.fromkeys(warnings)))
+
+
+def _refuse_names(fields: list[RawField]) -> None:
+    """Refuse files and folders whose names are not UTF-8: they could be written in no table."""
+    for path in Found("", tuple(fields), {}).paths():
+        if any("\udc80" <= letter <= "\udcff" for letter in str(path)):
+            raise BadInput(f"{str(path)!r}: the name is not UTF-8 text; rename the file or folder")
 
 
 def _refuse_unused(source: Path, name: str, options: Options) -> None:
@@ -113,15 +123,24 @@ def _with_folder(source: Path, field: RawField) -> str:
 def _grouped(source: Path, fields: list[RawField]) -> list[RawField]:
     """Add the groups that `groups.csv` names for the fields."""
     table = source / GROUPS
-    if not source.is_dir() or not table.is_file():
+    if not source.is_dir() or not os.path.lexists(table):
         return fields
+    if not table.is_file():
+        raise BadInput(f"{table}: a folder, a pipe or a link to nothing, not a table; put the table there or remove it")
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or [])
     except (UnicodeDecodeError, csv.Error) as fault:
         raise BadInput(f"{table}: no table ({fault}); save it as CSV in UTF-8") from fault
-    if not rows or "field" not in rows[0]:
+    if len(columns) == 1 and {";", "\t"} & set(columns[0]):
+        raise BadInput(f"{table}: its columns are not separated by commas; save it as CSV with commas")
+    if "field" not in columns:
         raise BadInput(f"{table}: has no column field; columns: field and any of {', '.join(folder.GROUPS)}")
+    if twice := [name for at, name in enumerate(columns) if name and name in columns[:at]]:
+        raise BadInput(f"{table}: two columns are called {twice[0]!r}; keep one of them")
+    if not rows or any(row.get("") for row in rows):
+        raise BadInput(f"{table}: {'no rows' if not rows else 'cells below a column without a name'}; mend the table")
     told: dict[str, dict[str, str]] = {}
     for row in rows:
         if None in row or None in row.values():

@@ -44,6 +44,7 @@ PARTS = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 """Names of folders that say which part their fields belong to."""
+UNREAD = (*mask_files.LOSSY, ".npy", ".gif", ".bmp")
 HOW = "put images in frames/ and label images in masks/, with the same names"
 DEPTH = 4
 _MASK_WORD = re.compile(
@@ -209,8 +210,15 @@ def _own(
         return []
     if not drawn and not told:
         _refuse_pickles(frames, at.masks)
+    beside_them = [path for home in (at.folder, at.masks) if home for path in sorted(home.iterdir())]
+    _leave_out([path for path in beside_them if _is_unread(path)], "not TIFF or PNG", warnings)
     _unused(at.masks, {*used, *inside}, (), warnings)
     return _fields(at.name, at.groups, frames, drawn, options, warnings, told)
+
+
+def _is_unread(path: Path) -> bool:
+    """Say whether a file is a picture or an array of a kind that is not read; Cellpose leaves a `_seg.npy` anywhere."""
+    return path.suffix.lower() in UNREAD and not path.name.startswith(".") and not path.name.endswith("_seg.npy")
 
 
 def _sides(pictures: list[Path], masks: bool) -> tuple[list[Path], list[Path]]:
@@ -470,6 +478,14 @@ def _folders(path: Path) -> list[Path]:
 
 def _why_nothing(source: Path) -> str:
     present = sorted({p.suffix.lower() for p in source.rglob("*") if p.is_file() and p.suffix})
+    for home in _called([p for p in source.iterdir() if p.is_dir()], IMAGE_FOLDERS):
+        inside = sorted({p.suffix.lower() for p in home.rglob("*") if p.is_file() and p.suffix})
+        if not any(suffix in IMAGES for suffix in inside):
+            return (
+                f"no TIFF or PNG images in {home.name}, only {', '.join(inside[:5])}"
+                if inside
+                else f"{home.name} is empty"
+            )
     if any(suffix in IMAGES for suffix in present):
         return "its images lie deeper than the folders a field may have, or are all in folders of masks"
     return f"no TIFF or PNG images in it, only {', '.join(present[:5])}" if present else "empty folder"

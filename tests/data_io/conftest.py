@@ -87,7 +87,8 @@ def write_store() -> Store:
                 if field.annotated[t]:
                     writer.frame(truth, t, labels.astype(np.int32))
             advice = {"crop": 64, "batch": 8, "pad_to": 32, "split": "none"}
-            facts = {"name": "discs", "synthetic": False, "warnings": [], "recommended": advice}
+            origin = {"path": "discs", "reader": "test", "files": "", "options": {}}
+            facts = {"name": "discs", "synthetic": False, "warnings": [], "recommended": advice, "source": origin}
             scale = rule({field.dtype: [np.array([[900.0, 1000.0, 1800.0]] * len(field.channels))]})
             writer.finish(fields=[field], splits=Splits((), (), (), "none"), normalisation=scale, facts=facts)
         return Dataset.open(place)

@@ -110,6 +110,31 @@ def _dangling(movie: Path) -> None:
     (movie / FRAME).symlink_to(movie / "gone.tif")
 
 
+def _pipe(movie: Path) -> None:
+    (movie / FRAME).unlink()
+    os.mkfifo(movie / FRAME)
+
+
+def _not_utf8(name: str) -> Spoil:
+    """Give a file or folder, and the mask of the same name, a name that is no text."""
+
+    def spoil(movie: Path) -> None:
+        for path in {movie / name, movie / name.replace("frames/", "masks/")}:
+            path.rename(path.with_name("t\udcff" + path.suffix))
+
+    return spoil
+
+
+def _groups(table: str) -> Spoil:
+    return lambda movie: (movie / "groups.csv").write_text(table)
+
+
+def _as_gif(movie: Path) -> None:
+    for path in list((movie / "frames").iterdir()):
+        Image.fromarray((tifffile.imread(path) // 8).astype(np.uint8)).save(path.with_suffix(".gif"))
+        path.unlink()
+
+
 def _copy_as_mask(movie: Path) -> None:
     (movie / MASK).write_bytes((movie / FRAME).read_bytes())
 
@@ -179,6 +204,12 @@ IMAGES: dict[str, tuple[Spoil, str]] = {
     "decompression bomb": (_bomb, r"t001.tif: a plane of 137 MiB in a file of \d+ KiB, as in a decompression bomb"),
     "bomb by its header": (_huge_header, r"t001.png: 60000 x 60000 pixels in one plane"),
     "exotic compression": (_exotic, r"t001.tif: unreadable \(.*32766"),
+    "no page": (
+        lambda movie: (movie / FRAME).write_bytes(b"II*\0\x08\0\0\0"),
+        r"t001.tif: unreadable \(it holds no page",
+    ),
+    "a pipe": (_pipe, r"t001.tif: a folder, a pipe or a device, not a file; give the image itself"),
+    "a name that is no UTF-8": (_not_utf8(FRAME), r"t\\udcff.tif': the name is not UTF-8 text; rename the file"),
     "dangling symlink": (_dangling, r"t001.tif: no such file, or a link to nothing"),
     "depth over time": (
         lambda movie: tifffile.imwrite(movie / FRAME, np.zeros((2, 3, 1, *SHAPE), np.uint16), imagej=True),
@@ -217,7 +248,29 @@ MASKS: dict[str, tuple[Spoil, str]] = {
 SET: dict[str, tuple[Spoil, str]] = {
     "duplicate names": (_double, r"same name as"),
     "names differing by case": (_case_only, r"same name as"),
-    "two annotated frames": (_two_left, r"2 annotated frames"),
+    "two annotated frames": (_two_left, r"movie: 2 annotated frames"),
+    "a folder whose name is no UTF-8": (_not_utf8("frames"), r"t\\udcff/t000.tif': the name is not UTF-8 text; rename"),
+    "images of another kind": (_as_gif, r"movie: no TIFF or PNG images in frames, only \.gif; put images in frames/"),
+    "no images": (lambda movie: [p.unlink() for p in (movie / "frames").iterdir()], r"movie: frames is empty; put"),
+    "groups in no file": (
+        lambda movie: (movie / "groups.csv").symlink_to("gone.csv"),
+        r"groups\.csv: a folder, a pipe or a link to nothing, not a table; put the table there or remove it",
+    ),
+    "groups with semicolons": (
+        _groups("field;well\nmovie;A1\n"),
+        r"groups\.csv: .*not separated by commas; save it as",
+    ),
+    "groups of one name": (
+        _groups("field,well,well\nmovie,A1,B1\n"),
+        r"groups\.csv: two columns are called 'well'; keep",
+    ),
+    "groups without a name": (_groups("field,\nmovie,A1\n"), r"groups\.csv: cells below a column without a name; mend"),
+    "groups without rows": (_groups("field,well\n"), r"groups\.csv: no rows; mend the table"),
+    "unknown part": (_groups("field,part\nmovie,foo\n"), r"movie: part 'foo': unknown; choose from train, val, test"),
+    "marker nested too deep": (
+        lambda movie: (movie / "synthetic.json").write_text("[" * 100_000),
+        r"synthetic\.json: not JSON .*; make the synthetic movies again",
+    ),
 }
 FAULTS = {
     f"{kind}: {item}": case
@@ -343,6 +396,14 @@ def test_an_empty_mask_and_numbers_with_gaps(movie):
     assert all(field.annotated)
     labels = np.unique(dataset.labels(FrameRef(next(iter(dataset.fields)), 0)))
     assert labels.tolist() == [0, *(1000 * n + 7 for n in range(1, 7))]
+
+
+def test_files_of_kinds_that_are_not_read_are_named(movie):
+    (movie / MASK).unlink()
+    np.save(movie / "masks/t001.npy", np.ones(SHAPE, np.uint16))
+    (movie / "frames/preview.gif").write_bytes(b"GIF89a")
+    (movie / "frames/t001_seg.npy").write_bytes(b"left by Cellpose")
+    assert f"{movie}/frames/preview.gif: not TIFF or PNG (2 such); left out" in _converted(movie).warnings
 
 
 def test_labels_in_two_pieces_are_counted(movie):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,11 +15,20 @@ from hypothesis import strategies as st
 from data_io import errors, files
 from data_io.provenance import provenance
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @pytest.mark.parametrize(
     ("fault", "code", "said"),
     [
         (errors.BadInput("x.tif: cut; copy it again"), 2, "error: x.tif: cut; copy it again\n"),
+        (
+            PermissionError(13, "Permission denied", "masks"),
+            2,
+            "error: masks: permission denied; change its permissions or name another place\n",
+        ),
+        (OSError(36, "File name too long", "x"), 2, "error: x: file name too long; choose a shorter name\n"),
+        (FileNotFoundError(2, "No such file or directory", "x"), 1, "Traceback"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (RuntimeError("bug"), 1, "Traceback"),
         (None, 4, ""),
@@ -31,6 +44,44 @@ def test_entry_point_ends_with_the_code_of_the_table(fault, code, said, capsys):
         errors.entry_point(main)
     assert end.value.code == code
     assert capsys.readouterr().err.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("main", "code", "said"),
+    [
+        ("print('x' * 10**6)", 141, ""),
+        ("print('short')", 141, ""),  # flushed at the end only
+        ("argparse.ArgumentParser().parse_args(['--help'])", 141, ""),
+        ("rich.console.Console().print('x' * 10**6)", 141, ""),  # turns the output away, then ends with code 1
+        ("os.write(pipe(), b'x')", 1, "Traceback"),  # another pipe
+        ("sys.exit(3)", 3, ""),
+    ],
+)
+def test_output_that_nobody_reads_ends_a_command_in_silence(main, code, said):
+    script = f"""
+import argparse, os, sys, rich.console
+from data_io.errors import entry_point
+def pipe():
+    read, write = os.pipe()
+    os.close(read)
+    return write
+entry_point(lambda _: ({main}, 0)[1])
+"""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as unread:
+        result = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, stdout=unread, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert result.returncode == code
+    assert result.stderr.startswith(said)
+    assert bool(result.stderr) == bool(said)
+
+
+def test_a_command_may_have_no_output_at_all():
+    script = "from data_io.errors import entry_point; entry_point(lambda _: (print('x'), 4)[1])"
+    shell = ["sh", "-c", f'exec "{sys.executable}" -c "{script}" >&- 2>&-']
+    assert subprocess.run(shell, cwd=ROOT, check=False).returncode == 4
 
 
 def test_files_are_whole_or_absent(tmp_path):

@@ -280,6 +280,10 @@ FAULTS = {
     "no roi in the roi": (lambda path: _zip(path, "a.roi", b"x" * 99), "unreadable ROI file .*not an ImageJ ROI"),
     "short roi": (lambda path: _zip(path, "a.roi", b"Iout"), "unreadable ROI file .*too short"),
     "more points than bytes": (_bad_count, "unreadable ROI file"),
+    "unknown kind": (
+        lambda path: _zip(path, "a.roi", square(3).tobytes()[:6] + b"M" + square(3).tobytes()[7:]),
+        "holds no area, only 1 unknown",
+    ),
     "nan": (_nan, r"ROI '.*' cannot be filled \(NaN or infinite"),
     "bad composite": (lambda path: saved(path.parent, composite([9, 1, 2]), name=path.name), "cannot be filled"),
     "cut composite": (lambda path: saved(path.parent, composite([0, 1]), name=path.name), "cannot be filled"),
@@ -287,13 +291,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_bad_file_gives_one_line(fault, tmp_path):
+def test_a_bad_file_gives_one_line(fault, tmp_path, caplog):
     spoil, line = FAULTS[fault]
     spoil(tmp_path / "RoiSet.zip")
     with pytest.raises(BadInput, match=f"RoiSet.zip: .*{line}") as caught:
         rois.read(tmp_path / "RoiSet.zip", 1, SHAPE)
     assert "\n" not in str(caught.value)
     assert "; " in str(caught.value)
+    assert not caplog.records, "the line says it"
 
 
 def test_a_bomb_is_refused_unread(tmp_path, monkeypatch):
