@@ -117,6 +117,24 @@ def _appears(file: Path, word: str) -> bool:
             time.sleep(0.1)
 
 
+def without_reach(place: str, nodes: list[Node], asked: Callable[..., dict[str, Any]] = ask) -> list[str]:
+    """Return a sentence for each node that cannot use a place in an object store: packages, keys, network, bucket."""
+    answers = asked(nodes, _fault_of_reach, place)
+    found = [(node, answers.get(node.id, f"{place}: no answer from this node")) for node in nodes]
+    return [f"{node.host} {node.address}: {fault}" for node, fault in found if fault]
+
+
+def _fault_of_reach(place: str) -> str:
+    from data_io.errors import BadInput
+    from data_io.location import check_bucket, located
+
+    try:
+        check_bucket(located(place))
+    except BadInput as fault:
+        return str(fault)
+    return ""
+
+
 def is_open(nodes: list[Node], here: str, dashboard: str, environment: Mapping[str, str]) -> bool:
     """Tell whether strangers could run code on the cluster: it reaches beyond this machine and asks for no token.
 

@@ -75,6 +75,17 @@ def check_seen(place: Path | str, nodes: list[Any], blind: Callable[[Path, list[
         )
 
 
+def check_reached(places: list[Any], nodes: list[Any], without: Callable[[str, list[Any]], list[str]]) -> None:
+    """Raise BadInput where a node of the cluster cannot use one of the places that are in an object store.
+
+    `without` tells why, see `cluster.joined.without_reach`; this process itself is told by whoever opens the place.
+    """
+    for place in places if len(nodes) > 1 else []:
+        if place is not None and is_object(place) and (faults := without(str(place), nodes)):
+            more = f"; and {len(faults) - 1} more of {len(nodes)} nodes" if len(faults) > 1 else ""
+            raise BadInput(f"{faults[0]}{more}")
+
+
 def check_data(data: str | None) -> None:
     """Raise BadInput for a relative folder of images that did not come along with a job's code."""
     if data is not None and not is_object(data) and not Path(data).is_absolute() and not Path(data).exists():

@@ -18,6 +18,10 @@ class Node:
     host: str
     address: str
 
+    @property
+    def id(self) -> str:
+        return self.host
+
 
 NODES = [Node("head", "10.0.0.1"), Node("gpu1", "10.0.0.2"), Node("gpu2", "10.0.0.3")]
 
@@ -142,3 +146,24 @@ def test_data_that_did_not_come_along_is_named(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "movie").mkdir()
     for place in (None, "movie", "/shared/movie", "s3://bucket/movie.zarr"):
         destination.check_data(place)
+
+
+def test_a_node_that_cannot_use_the_object_store_is_named_before_anything_begins() -> None:
+    from cluster.joined import without_reach
+
+    lacks = "s3://bucket/movie.zarr: s3:// needs more packages; `pip install 'cellsearch[s3]'`"
+
+    def asked(nodes, question, place):
+        assert question("s3:///") == "s3:///: not a place in a bucket; write it as s3://bucket/name.zarr"
+        return {node.id: lacks if place.endswith(".zarr") and node.id == "gpu1" else "" for node in nodes}
+
+    def without(place, nodes):
+        return without_reach(place, nodes, asked)
+
+    assert without_reach("s3://bucket/run", NODES, lambda *_: {}) == [
+        f"{node.host} {node.address}: s3://bucket/run: no answer from this node" for node in NODES
+    ]
+    destination.check_reached(["s3://bucket/run", None], NODES, without)
+    destination.check_reached(["s3://bucket/run", "s3://bucket/movie.zarr"], NODES[:1], without)
+    with pytest.raises(BadInput, match=f"^{re.escape(f'{NODES[1].host} {NODES[1].address}: {lacks}')}$"):
+        destination.check_reached([Path("/shared/run"), "s3://bucket/movie.zarr"], NODES, without)
