@@ -142,6 +142,7 @@ def entry_point(main: Callable[[list[str] | None], int]) -> NoReturn:
 
 def _code(main: Callable[[list[str] | None], int], nobody_reads: Callable[[], bool]) -> int | str | None:
     """Return the exit code of a command, once its fault has been told."""
+    code: int | str | None
     try:
         code = main(None)
     except BadInput as fault:
