@@ -41,6 +41,7 @@ from data_io.errors import DONE, REPORT_FAILED, BadInput, disk_full, entry_point
 from data_io.files import write_text
 from data_io.job_folder import refuse_lost
 from data_io.location import refuse_remote
+from data_io.secrecy import veiled
 from postprocess.export import write_csv
 
 if TYPE_CHECKING:
@@ -185,8 +186,9 @@ def main(argv: list[str] | None = None) -> int:
                 raise BadInput("--truth: a run has its own truth; leave it out")
             report = compare_run(given[0], arguments.out, arguments.by, traits, allow_missing=arguments.allow_missing)
     except ReportFailed as fault:
-        traceback.print_exc()
-        print(f"error: the report failed, the numbers are saved beside it: {printable(str(fault))}", file=sys.stderr)
+        print(veiled(traceback.format_exc()), end="", file=sys.stderr)
+        told = f"error: the report failed, the numbers are saved beside it: {fault}"
+        print(printable(veiled(told)), file=sys.stderr)
         return REPORT_FAILED
     print(f"report: {report}")
     return DONE

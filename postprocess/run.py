@@ -31,10 +31,11 @@ from typing import TYPE_CHECKING, Any
 
 from data_io.command_line import Parser
 from data_io.damage import one_line
-from data_io.errors import DONE, PARTIAL, BadInput, DiskFull, disk_full, entry_point, is_disk_full
+from data_io.errors import DONE, PARTIAL, BadInput, DiskFull, disk_full, entry_point, is_disk_full, printable
 from data_io.files import write_bytes, write_json
 from data_io.job_folder import refuse_lost
 from data_io.location import refuse_remote
+from data_io.secrecy import veiled
 from postprocess import blocks, exchange, export, large, methods, policies, schedulers
 from postprocess.label_store import LabelStore
 from postprocess.policies import AS_FOUND, Policy
@@ -560,7 +561,8 @@ def main(argv: list[str] | None = None) -> int:
     kept = result.frames - result.computed
     print(f"{result.frames} frames of all methods: {result.computed} computed, {kept} were there")
     for fault in result.failed:
-        print(f"failed: {fault.method}, {fault.field} frame {fault.frame}: {fault.reason}", file=sys.stderr)
+        told = f"failed: {fault.method}, {fault.field} frame {fault.frame}: {fault.reason}"
+        print(printable(veiled(told)), file=sys.stderr)
     print(f"cells: {result.cells}")
     if kinds:
         written = exchange.write_exports(options.run, kinds, progress=Progress("export"))

@@ -153,4 +153,5 @@ def say_why_none(plan: Plan, ledger: Ledger) -> None:
     for trial in plan.trials:
         state = states.get(trial.id)
         reason = state.ending.get("reason", "") if state else "not started"
-        print(f"  {trial.id}: {state.status if state else 'waiting'} {reason}", file=sys.stderr)
+        told = f"{trial.id}: {state.status if state else 'waiting'} {reason}"
+        print(f"  {printable(veiled(told))}", file=sys.stderr)

@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from data_io.errors import printable
+from data_io.secrecy import veiled
 from search.asha import has_diverged
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class Display:
         minutes: float | None,
         stream: TextIO | None = None,
     ) -> None:
-        self.console = Console(file=stream or sys.stdout, highlight=False)
+        self.console = Console(file=stream or sys.stdout, highlight=False, markup=False, emoji=False)
         self.seen = {trial.id: _Seen(trial, status=settled.get(trial.id, "waiting")) for trial in trials}
         self.minutes = minutes
         self.began = time.monotonic()
@@ -102,10 +104,10 @@ class Display:
     def ended(self, trial: TrialConfig, status: str, reason: str) -> None:
         """See `search.scheduler.Watcher`."""
         seen = self.seen[trial.id]
-        seen.status, seen.reason = status, reason
+        seen.status, seen.reason = status, printable(veiled(reason))
         if not self.live:
             self.console.print(
-                f"{self._clock()} {status}: {self._line(seen)}{f' ({reason})' if reason else ''}", soft_wrap=True
+                f"{self._clock()} {status}: {self._line(seen)}{f' ({seen.reason})' if reason else ''}", soft_wrap=True
             )
         self._refresh()
 

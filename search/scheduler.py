@@ -16,6 +16,7 @@ from ray.tune.schedulers import FIFOScheduler
 
 from data_io import files
 from data_io.errors import disk_full, is_disk_full
+from data_io.secrecy import veiled
 from search.asha import CONTINUE, Bracket, Decision, has_diverged
 from search.ledger import Ledger, TrialState
 from search.metrics import COLUMNS, Row
@@ -270,6 +271,7 @@ class LedgerScheduler(FIFOScheduler):
         config = self._config(trial)
         file = Path(trial.error_file) if trial.error_file else None
         told = file.read_text().rpartition("Failure # ")[2] if file and file.exists() else "its process died"
+        told = veiled(told)
         cause = cause_of_death(told, self._folder(config))
         if cause == "death" and UNSURE in told and self.node_was_lost():
             cause = "node"

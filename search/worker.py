@@ -12,6 +12,7 @@ from socket import gethostname
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_io.errors import disk_full, is_disk_full
+from data_io.secrecy import veiled
 from search.nodes import NotShared, of_this_node
 from search.space import TrialConfig
 from search.storage import StorageLost, is_out_of_reach
@@ -89,7 +90,11 @@ def work(config: dict[str, Any], *, train: Train, banks: Banks, home: Home, hang
 
 
 def what_failed(error: Exception) -> dict[str, str]:
-    """Return the result that tells the driver of an error."""
+    """Return the result that tells the driver of an error, without the secrets of this process's environment."""
+    return {kind: veiled(told) for kind, told in _what_failed(error).items()}
+
+
+def _what_failed(error: Exception) -> dict[str, str]:
     from search.resources import is_out_of_memory
 
     if isinstance(error, StorageLost | NotShared):

@@ -908,6 +908,15 @@ def test_S11_a_secret_of_the_environment_is_not_in_a_traceback(
     assert planted.TYPED not in said
 
 
+def test_S11_a_secret_of_the_environment_is_not_in_the_traceback_of_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    from search.worker import what_failed
+
+    monkeypatch.setenv("SOME_TOKEN", planted.TYPED)
+    for fault in (ValueError(planted.TYPED), OSError(28, f"No space at https://me:{planted.TYPED}@h")):
+        (told,) = what_failed(fault).values()
+        assert planted.TYPED not in told
+
+
 # --- S12 ----------------------------------------------------------------------------------------------------------
 
 
@@ -1009,6 +1018,20 @@ def test_S13_hostile_names_move_no_cursor(capsys: pytest.CaptureFixture[str], mo
     monkeypatch.setenv("SOME_TOKEN", planted.TYPED)
     say(f"note: a\x1b[2J\rb of {planted.TYPED}\nsecond line")
     assert capsys.readouterr().out == "note: a\\x1b[2J\\rb of (hidden)\nsecond line\n"
+
+
+def test_S13_the_reason_of_a_failure_moves_no_cursor_and_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    from search.config import load
+    from search.feasibility import Feasibility
+    from search.progress import Display
+    from search.space import plan
+
+    config = load("demo", None, ["train.crop=128", "schedule.references=[]"])
+    trial = plan(config, examine=lambda cells: {cell: Feasibility(True, 128) for cell in cells}).trials[0]
+    with Display([trial], {}, None) as display:
+        display.started(trial)
+        display.ended(trial, "failed", "no file [/data/x] :smile:\x1b[2J [bold]")
+    assert f"failed: {trial.id} (no file [/data/x] :smile:\\x1b[2J [bold])" in capsys.readouterr().out
 
 
 def test_S14_text_that_is_a_formula_is_neutralised_and_numbers_are_not(tmp_path: Path) -> None:
