@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.cells_input import is_table, read_cells
+from analysis.cells_input import is_table, read_cells, refuse_header
 from analysis.label_input import FIELD, LabelImages, paired, read_labels
 from analysis.samples import MOST_MISSING, TRAITS, TRUTH, Study, only, tidy
 from data_io.errors import BadInput, printable
@@ -91,12 +91,13 @@ def _holds_conditions(path: Path, by: str) -> bool:
     """Tell whether a table has a column with two conditions or more."""
     import pyarrow.parquet
 
-    if not is_table(path):
+    if not is_table(path) or not path.is_file():
         return False
     try:
         if path.suffix.lower() == ".parquet":
             held = by in pyarrow.parquet.read_schema(path).names
             return held and pd.read_parquet(path, columns=[by])[by].nunique() > 1
+        refuse_header(path)
         return by in pd.read_csv(path, nrows=0) and pd.read_csv(path, usecols=[by])[by].nunique() > 1
     except (ValueError, OSError):
         return False  # reading all of it says what is wrong
@@ -238,7 +239,7 @@ def _reader(images: LabelImages) -> Callable[[str, int], Labels]:
 
 
 def parse_method(text: str) -> tuple[str, Path]:
-    """Split a command-line METHOD=PATH into the name and an existing path."""
+    """Split a command-line METHOD=PATH into the name and an existing path; anything else raises BadInput."""
     name, _, path = text.partition("=")
     if not path or not re.fullmatch(r"[\w .+-]{1,60}", name):
         raise BadInput(f"{text!r}: not METHOD=PATH; write for example cellpose=masks.tif")

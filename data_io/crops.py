@@ -97,7 +97,7 @@ class FrameBank:
 
     @classmethod
     def open(cls, cache_dir: Path | str) -> FrameBank:
-        """Map a complete bank read-only."""
+        """Map a complete bank read-only; raises BadInput where there is none."""
         cache_dir = Path(cache_dir).resolve()
         if not (cache_dir / INDEX).is_file():
             raise BadInput(f"{cache_dir}: no complete frame bank; build it from a data set first")

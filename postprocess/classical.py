@@ -41,7 +41,7 @@ def segment(image: NDArray[np.floating]) -> NDArray[np.int32]:
 
 
 def foreground(plane: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Return where the local standard deviation passes Otsu's threshold, holes filled, edges eroded."""
+    """Return, `(Y, X)`, where the local standard deviation passes Otsu's threshold, holes filled, edges eroded."""
     from skimage.filters import threshold_otsu
 
     contrast = local_sd(plane)
@@ -52,7 +52,7 @@ def foreground(plane: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 
 def local_sd(plane: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the standard deviation of the grey values in a small square about each pixel."""
+    """Return `(Y, X)`: the standard deviation of the grey values in a square of 2 `REACH` + 1 px about each pixel."""
     values = plane.astype(np.float64) - float(plane.mean())
     size = 2 * REACH + 1
     mean = ndi.uniform_filter(values, size)

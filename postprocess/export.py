@@ -52,7 +52,10 @@ def label_store(run: Path) -> LabelStore:
 
 
 def read_facts(run: Path) -> dict[str, Any]:
-    """Return run.json: where the data set is, what kind of run this is, whether the data are synthetic."""
+    """Return run.json: where the data set is, what kind of run this is, whether the data are synthetic.
+
+    Raises BadInput where the file is missing, is no JSON, or does not name its data set.
+    """
     path = run / "run.json"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))

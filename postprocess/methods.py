@@ -33,13 +33,13 @@ class Target(Protocol):
     Params: Any
 
     def encode(self, labels: Labels) -> Any:
-        """Return the training target of instance labels."""
+        """Return the training target of `(Y, X)` instance labels."""
 
     def perfect(self, labels: Labels) -> Prediction:
-        """Return the prediction of a network without error."""
+        """Return the prediction of a network without error for `(Y, X)` labels."""
 
     def decode(self, prediction: Prediction, params: Any) -> NDArray[np.int32]:
-        """Return cells."""
+        """Return `(Y, X)` int32 cells, 0 background."""
 
     def grid(self, diameter: float) -> dict[str, tuple[Any, ...]]:
         """Return the values to try for cells of a median diameter in pixels."""
@@ -63,7 +63,7 @@ class Fit:
 
 
 def target_named(name: str) -> Target:
-    """Return the module of a target; an unknown name lists the choices."""
+    """Return the module of a target; for an unknown name BadInput lists the choices."""
     if name not in TARGETS:
         raise BadInput(f"target {name!r}: unknown; choose from {', '.join(TARGETS)}")
     return TARGETS[name]
@@ -127,6 +127,11 @@ def fit(target: str, predictions: Sequence[Prediction], truth: Sequence[Labels],
     -------
     Fit
         The best point tried; among equals the default parameters, else the first.
+
+    Raises
+    ------
+    BadInput
+        No predictions, or not one for each truth.
     """
     if not predictions or len(predictions) != len(truth):
         raise BadInput(f"fit {target}: {len(predictions)} predictions, {len(truth)} truths; give one of each per frame")

@@ -78,7 +78,7 @@ class PredictionStore:
 
     @classmethod
     def open_or_create(cls, path: Path | str) -> PredictionStore:
-        """Open the store at a path, or make an empty one."""
+        """Open the store at a path, or make an empty one; raises BadInput where a folder of something else is."""
         import zarr
 
         path = Path(path)
@@ -90,7 +90,7 @@ class PredictionStore:
 
     @classmethod
     def open(cls, path: Path | str) -> PredictionStore:
-        """Open an existing store."""
+        """Open an existing store; raises BadInput where there is none."""
         if not (Path(path) / "zarr.json").is_file():
             raise BadInput(f"{path}: no predictions there; write them with `python -m search.predict`")
         return cls(Path(path))
@@ -159,7 +159,7 @@ class PredictionStore:
             shutil.rmtree(self.path / method, ignore_errors=True)
 
     def methods(self) -> list[str]:
-        """Return the names of the methods in order of adding."""
+        """Return the names of the methods in order of adding; raises BadInput where one is no file name."""
         names: list[str] = _attribute(self.path, "methods", list)
         for name in names:
             if not isinstance(name, str) or not is_safe(name):
@@ -167,7 +167,7 @@ class PredictionStore:
         return names
 
     def attrs(self, method: str) -> dict[str, Any]:
-        """Return the facts of a method."""
+        """Return the facts of a method; raises BadInput where it is not there or its facts are damaged."""
         if method not in self.methods():
             raise BadInput(f"{self.path}: no method {method!r}; it holds {', '.join(self.methods()) or 'none'}")
         facts: dict[str, Any] = _attribute(self.path / method, "method", dict)
@@ -208,7 +208,8 @@ class PredictionStore:
     def window(self, method: str, ref: FrameRef, box: Box) -> Prediction:
         """Return the prediction of a box of a frame, whose corner is at a multiple of the grid.
 
-        Every chunk read has its own checksum; that of the whole frame is not looked at.
+        Every chunk read has its own checksum; that of the whole frame is not looked at. Raises ValueError where the
+        corner is not on the grid.
         """
         grid = int(self.attrs(method)["grid"])
         if box.y0 % grid or box.x0 % grid:

@@ -81,7 +81,7 @@ def _compact(labels: NDArray[np.integer]) -> NDArray[np.int32]:
 
 
 def perfect(labels: NDArray[np.integer]) -> Prediction:
-    """Return the prediction of a network without error, for ceilings."""
+    """Return the prediction of a network without error for `(Y, X)` labels, for ceilings."""
     probability, distance = encode(labels)
     return Prediction(
         quantise(probability)[None], distance.astype(np.float16), STRIDE, (labels.shape[0], labels.shape[1])
@@ -136,7 +136,7 @@ def candidates(
 
     Of each small square of samples only the likeliest competes, and no ray is longer than the frame, so that decoding
     returns in seconds whatever an untrained network says. A part of a frame is told the `side` of the squares
-    (`square_of`) and the `longest` side of the frame.
+    (`square_of`) and the `longest` side of the frame. Raises BadInput where the prediction is of another target.
     """
     if prediction.distance is None:
         raise BadInput("star: the prediction has no ray distances; it was written by a model of another target")

@@ -52,7 +52,7 @@ def encode(labels: NDArray[np.integer], *, paper_gap: bool = False) -> NDArray[n
 
 
 def part(labels: NDArray[np.integer]) -> NDArray[np.integer]:
-    """Return the labels with a one-pixel gap between touching cells, taken from the cell with the larger id."""
+    """Return `(Y, X)` labels with a one-pixel gap between touching cells, taken from the cell with the larger id."""
     padded = np.pad(labels, 1)
     centre = padded[1:-1, 1:-1]
     gap = np.zeros(labels.shape, bool)
@@ -62,7 +62,7 @@ def part(labels: NDArray[np.integer]) -> NDArray[np.integer]:
 
 
 def perfect(labels: NDArray[np.integer], *, paper_gap: bool = False) -> Prediction:
-    """Return the prediction of a network without error, for ceilings."""
+    """Return the prediction of a network without error for `(Y, X)` labels, for ceilings."""
     classes = encode(labels, paper_gap=paper_gap)
     one_hot = (classes[None] == np.arange(len(CHANNELS))[:, None, None]).astype(np.uint8) * np.uint8(FULL)
     return Prediction(one_hot, None, STRIDE, (labels.shape[0], labels.shape[1]))
@@ -106,7 +106,10 @@ def argmax(prediction: Prediction, core_bias: float) -> NDArray[np.uint8]:
 
 
 def cells_of(classes: NDArray[np.uint8], min_core: int, min_blob: int) -> NDArray[np.int32]:
-    """Return the cells of a class image: cores, grown into the boundary, then boundary blobs without a core."""
+    """Return the `(Y, X)` cells of a class image: cores, grown into the boundary, then boundary blobs without a core.
+
+    Cores and blobs of fewer than `min_core` and `min_blob` px are dropped.
+    """
     cores = drop_small(ndi.label(classes == CORE)[0].astype(np.int32), min_core)
     cells = grow(cores, (classes != BACKGROUND) & (cores == 0))
     blobs = drop_small(ndi.label((classes != BACKGROUND) & (cells == 0))[0].astype(np.int32), min_blob)

@@ -52,7 +52,7 @@ def encode(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
 
 
 def perfect(labels: NDArray[np.integer]) -> Prediction:
-    """Return the prediction of a network without error, for ceilings."""
+    """Return the prediction of a network without error for `(Y, X)` labels, for ceilings."""
     return Prediction(encode(labels)[None] * np.uint8(FULL), None, STRIDE, (labels.shape[0], labels.shape[1]))
 
 
@@ -92,7 +92,7 @@ def foreground(prediction: Prediction, threshold: float) -> NDArray[np.bool_]:
 
 
 def smoothed_distance(mask: NDArray[np.bool_], sigma: float) -> NDArray[np.float32]:
-    """Return the distance to the background in pixels, smoothed by a Gaussian, 0 outside the mask."""
+    """Return, `(Y, X)`, the distance to the background in px, smoothed by a Gaussian of `sigma` px; 0 outside it."""
     if not mask.any():
         return np.zeros(mask.shape, np.float32)
     distance = np.sqrt(squared_distances(mask.view(np.int8)), dtype=np.float32)
