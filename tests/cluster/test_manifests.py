@@ -172,7 +172,36 @@ def test_the_launcher_takes_the_file_for_rented_machines() -> None:
     assert workers["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert whole["file_mounts"] == {"/home/cellsearch/.ray/auth_token": "~/.ray/auth_token"}
     assert "--env RAY_AUTH_MODE=token" in whole["docker"]["run_options"]
+    assert [option for option in whole["docker"]["run_options"] if option.startswith("--env SEARCH_STORAGE=s3://")]
     assert "--dashboard-host=127.0.0.1" in " ".join(whole["head_start_ray_commands"])
+
+
+def test_the_launcher_opens_no_port_of_the_machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import boto3
+    from moto import mock_aws
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+    from ray.autoscaler._private.util import prepare_config
+
+    (asked,) = read(ROOT / "cluster" / "aws.yaml")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("HOME", str(tmp_path))  # Ray keeps the key for ssh there
+    (tmp_path / ".ssh").mkdir()
+    with mock_aws():
+        ec2 = boto3.client("ec2", region_name=asked["provider"]["region"])
+        made = ec2.create_security_group(GroupName="cellsearch", Description="cellsearch")["GroupId"]
+        kinds = asked["available_node_types"].values()
+        assert all(kind["node_config"]["SecurityGroupIds"] for kind in kinds)
+        for kind in kinds:
+            kind["node_config"]["SecurityGroupIds"] = [made]
+        started = bootstrap_aws(prepare_config(asked))
+        groups = ec2.describe_security_groups()["SecurityGroups"]
+    assert [kind["node_config"]["SecurityGroupIds"] for kind in started["available_node_types"].values()] == [
+        [made]
+    ] * 2
+    assert {group["GroupName"] for group in groups} == {"default", "cellsearch"}
+    assert not [group for group in groups if group["IpPermissions"]]
+    assert started["head_setup_commands"] == started["worker_setup_commands"] == []
 
 
 def test_the_launchers_schema_finds_a_wrong_key() -> None:
