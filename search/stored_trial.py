@@ -9,6 +9,7 @@ the epoch is reported. So the store always holds a complete checkpoint of every 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from search import checkpoints
@@ -50,9 +51,12 @@ class StoredTrial:
         newest = checkpoints.newest(self.folder / CHECKPOINTS)
         if _newest(self.there) <= (checkpoints.epoch_of(newest) if newest else 0):
             return False
-        for name in sorted(self.there, key=lambda name: name.endswith(checkpoints.MANIFEST)):
+        sealed = _epochs(self.there)
+        wanted = {name for name in self.there if _epoch(name) in {None, *sealed}}
+        for name in sorted(wanted, key=lambda name: name.endswith(checkpoints.MANIFEST)):
             self.store.get(name, self._file(name))
-        self.stored = {name: _stat(self._file(name)) for name in self.there}
+        checkpoints.prune(self.folder / CHECKPOINTS, sealed)  # those of an earlier stay on this node
+        self.stored = {name: _stat(self._file(name)) for name in wanted}
         return True
 
     def put(self) -> None:
@@ -97,8 +101,18 @@ def bring_trial(store: Storage, trial: str, folder: Path) -> None:
 
 def _newest(names: set[str]) -> int:
     """Newest epoch with a manifest; 0 for none."""
-    sealed = [name.split("/")[-2] for name in names if name.endswith(f"/{checkpoints.MANIFEST}")]
-    return max((int(name.removeprefix("epoch_")) for name in sealed), default=0)
+    return max(_epochs(names), default=0)
+
+
+def _epochs(names: set[str]) -> set[int]:
+    """Epochs that have a manifest."""
+    return {epoch for n in names if n.endswith(f"/{checkpoints.MANIFEST}") and (epoch := _epoch(n)) is not None}
+
+
+def _epoch(name: str) -> int | None:
+    """Epoch of the checkpoint that a file is part of, None for other files."""
+    found = re.search(rf"/{CHECKPOINTS}/epoch_(\d+)/", name)
+    return int(found[1]) if found else None
 
 
 def _order(name: str) -> tuple[bool, bool, str]:

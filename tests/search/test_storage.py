@@ -172,6 +172,28 @@ def test_a_node_that_goes_on_is_brought_only_what_it_lacks(tmp_path: Path) -> No
     assert not any("epoch_000001" in name for name in store.content)
 
 
+def test_a_trial_that_comes_back_to_a_node_brings_no_old_checkpoints_along(tmp_path: Path) -> None:
+    store = Memory()
+    here, other = tmp_path / "here", tmp_path / "other"
+    kept = StoredTrial(store, "t", here)
+    kept.bring()
+    for epoch in (1, 2):
+        train_epoch(here, epoch, 1)
+    kept.put()
+    moved = StoredTrial(store, "t", other)
+    assert moved.bring()
+    for epoch in (3, 4):
+        train_epoch(other, epoch, 3)
+        moved.put()
+    back = StoredTrial(store, "t", here)
+    assert back.bring()
+    (here / "metrics.csv").write_text("an epoch without a checkpoint")
+    back.put()
+    assert epochs(here) == {3, 4}
+    names = {name.split("/")[3] for name in store.content if "checkpoints" in name}
+    assert names == {"epoch_000003", "epoch_000004"}
+
+
 def test_the_ledger_in_the_store_is_always_a_beginning_of_the_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,8 +287,7 @@ def test_a_dead_driver_is_taken_over_and_its_late_writes_change_nothing(
         other.folder.mkdir(parents=True)
         with other.held(said.append):
             ledger.append("start", "late")
-            with (other.folder / LEDGER).open("ab") as file:
-                file.write(b'{"event": "sitting"}\n')
+            Ledger(other.folder / LEDGER).append("sitting", "")
             until(lambda: lines_of(store) == 2)
             assert b"late" not in (other.folder / LEDGER).read_bytes()
             with pytest.raises(BadInput, match="taken over by another driver"):
