@@ -42,7 +42,7 @@ def located(place: Path | str) -> Path:
     if has_password(str(place)):
         raise BadInput(f"{hidden(str(place))}: {KEYS_IN_ADDRESS}")
     bucket, _, name = str(place).removeprefix(S3).strip("/").partition("/")
-    if not bucket or not name or {"..", ".", ""} & set(name.split("/")) or "::" in name:  # "::" chains file systems
+    if not bucket or not name or {"..", ".", ""} & set(name.split("/")) or "::" in name:  # which chains file systems
         raise BadInput(f"{place}: not a place in a bucket; write it as s3://bucket/name.zarr")
     if find_spec("s3fs") is None or find_spec("upath") is None:
         raise BadInput(f"{place}: s3:// needs more packages; `pip install 'cellsearch[s3]'`")

@@ -33,7 +33,8 @@ def train_together(
     from ray.util import get_current_placement_group, get_node_ip_address
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    meeting = (get_node_ip_address(), _free_port())
+    address = get_node_ip_address()
+    meeting = (address, _free_port(address))
     bundles = get_current_placement_group()
     if bundles is None:
         raise RuntimeError(f"{trial.id}: several processes need the placement group of a Ray trial")
@@ -86,7 +87,7 @@ def _member_of_group(rank: int, meeting: tuple[str, int]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _free_port() -> int:
+def _free_port(address: str) -> int:
     with socket.socket() as found:
-        found.bind(("", 0))
+        found.bind((address, 0))
         return int(found.getsockname()[1])
