@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cluster.joined import Node, ask, blind_nodes, is_open, living_nodes, without_reach
+from cluster.joined import Node, ask, blind_nodes, is_open, living_nodes, within_reach, without_reach
 from cluster.start import ADDRESS, address_file, answers
 from cluster.token import is_asked_for, is_private, token_file
 from data_io.errors import entry_point
@@ -68,6 +68,9 @@ def look(address: str | None, wanted: int, wait: float, storage: str | None) -> 
         here = ray.util.get_node_ip_address()
         if is_open(nodes, here, dashboard, os.environ):
             faults.append("no token is asked for: whoever reaches this cluster can run code on it; RAY_AUTH_MODE=token")
+        else:
+            for told in within_reach(ray.get_runtime_context().gcs_address, dashboard, os.environ):
+                print(f"note: {told}")
         if is_asked_for(os.environ) and not is_private(file := token_file(os.environ)):
             faults.append(f"{file}: others can read the token; chmod 600 {file}")
         if storage is not None:

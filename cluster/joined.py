@@ -168,6 +168,19 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def within_reach(address: str, dashboard: str, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a sentence where other machines reach the cluster's control store, ``host:port``, which asks for no token.
+
+    Ray binds the dashboard to the loopback address, its other ports to every address of the machine.
+    """
+    if is_loopback(address) or asks_for_token(dashboard, environment):
+        return ()
+    return (
+        f"the Ray cluster {address} asks for no token, and whoever reaches its ports can run code on it; start it with "
+        "RAY_AUTH_MODE=token or, for this machine alone, with RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 (cluster/README.md)",
+    )
+
+
 def refuse_open(address: str, nodes: list[Node], here: str, dashboard: str) -> None:
     """Raise ConnectionError where strangers could run code on the cluster and nobody said that this is known."""
     if os.environ.get(ALLOW) == "1" or not is_open(nodes, here, dashboard, os.environ):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.joined import Node, living_nodes, refuse_open
+from cluster.joined import Node, living_nodes, refuse_open, within_reach
 from cluster.token import TOKEN_FILE, make_private, token_file
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class RayInfo:
     joined
         Whether it is the cluster of a Ray job, not a session of our own.
     notices
-        Sentences for the user, such as which cluster was not joined.
+        Sentences for the user, such as which cluster was not joined, or that strangers may reach the one that was.
     """
 
     address: str
@@ -71,10 +71,10 @@ def start_ray(cpus: int | None = None, gpus: int | None = None) -> RayInfo:
         raise RuntimeError("this process uses Ray already; call ray.shutdown() before another session")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joined = belongs_to_job(os.environ)
-    notices = () if joined else foreign_clusters(os.environ, address_file())
     if joined:
-        address = _join(os.environ[ADDRESS])
+        address, notices = _join(os.environ[ADDRESS])
     else:
+        notices = foreign_clusters(os.environ, address_file())
         _let_workers_import_us(os.environ)
         os.environ.pop(ADDRESS, None)  # neither we nor our workers may find it later
         address = _start(cpus, gpus)
@@ -166,7 +166,7 @@ def _start(cpus: int | None, gpus: int | None) -> str:
     return str(ray.get_runtime_context().gcs_address)
 
 
-def _join(address: str) -> str:
+def _join(address: str) -> tuple[str, tuple[str, ...]]:
     import ray
 
     if address != "auto" and not answers(address):
@@ -174,13 +174,13 @@ def _join(address: str) -> str:
             f"the Ray cluster {address} of this job does not answer; check `ray status`, then submit it again"
         )
     session = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    joined = str(ray.get_runtime_context().gcs_address)
+    joined, dashboard = str(ray.get_runtime_context().gcs_address), str(session.dashboard_url or "")
     try:
-        refuse_open(joined, living_nodes(), ray.util.get_node_ip_address(), str(session.dashboard_url or ""))
+        refuse_open(joined, living_nodes(), ray.util.get_node_ip_address(), dashboard)
     except ConnectionError:
         ray.shutdown()
         raise
-    return joined
+    return joined, within_reach(joined, dashboard, os.environ)
 
 
 def _text(file: Path) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cluster import joined, token
-from cluster.joined import Node, asks_for_token, blind_nodes, is_loopback, is_open, refuse_open
+from cluster.joined import Node, asks_for_token, blind_nodes, is_loopback, is_open, refuse_open, within_reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,6 +100,15 @@ def test_machines_without_a_token_are_open_one_machine_is_not() -> None:
     assert not is_open([HERE, THERE], HERE.address, "", TOKEN)
     assert not is_open([HERE, HERE], HERE.address, "127.0.0.1:8265", {})
     assert is_open([HERE], HERE.address, "10.0.0.1:8265", {})  # its dashboard is for all
+
+
+def test_a_cluster_of_one_machine_whose_ports_take_anyones_call_is_told() -> None:
+    with dashboard(200) as address:
+        (told,) = within_reach("10.0.0.1:6379", address, {})
+        assert told.startswith("the Ray cluster 10.0.0.1:6379 asks for no token, and whoever reaches its ports")
+        assert not within_reach("127.0.0.1:6379", address, {})
+    with dashboard(401) as address:
+        assert not within_reach("10.0.0.1:6379", address, TOKEN)
 
 
 def test_an_open_cluster_is_refused_unless_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from cluster import start
+from cluster.joined import within_reach
 from cluster.start import ADDRESS, IN_A_JOB, answers, belongs_to_job, foreign_clusters, start_ray
 from cluster.token import is_private, token_file
 
@@ -53,6 +54,13 @@ def test_the_address_file_is_the_one_ray_writes() -> None:
     from ray._private.utils import get_ray_address_file
 
     assert str(start.address_file()) == get_ray_address_file(None)
+
+
+def test_rays_ports_are_bound_to_the_loopback_address_by_the_variable_that_we_name() -> None:
+    from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
+
+    assert start.NETWORKED == ENABLE_RAY_CLUSTERS_ENV_VAR
+    assert f"{start.NETWORKED}=0" in within_reach("10.0.0.1:6379", "", {})[0]
 
 
 def test_an_address_in_the_environment_is_named(tmp_path: Path) -> None:
