@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +40,8 @@ IMAGEJ = {
     "Y": "centroid_y_px",
 }
 """Columns of ImageJ's table of results; Slice or Frame count from 1."""
+MOST_COLUMNS = 1000
+"""A wider table is not one of cells."""
 _PLAIN = {trait: column for trait, column in TRAITS.items() if trait != column}
 _IN_PIXELS = ("", "pixel", "pixels", "px", "pix", "pixel^2", "px^2", "nan")
 
@@ -60,15 +63,7 @@ def read_cells(path: Path, method: str, *, paired: bool = True) -> pd.DataFrame:
     BadInput
         Unreadable, columns missing or of the wrong type, or a cell that stands in it twice.
     """
-    try:
-        table = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path, low_memory=False)
-    except (OSError, ValueError) as fault:
-        told = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        raise BadInput(f"{path}: cannot be read as a table ({told}); export it again") from fault
-    if table.columns.duplicated().any():
-        twice = table.columns[table.columns.duplicated()][0]
-        raise BadInput(f"{path}: two columns are called {twice}; keep one of them")
-    table = _known(table)
+    table = _known(_table(path))
     estimator, unit = str(table.attrs.get("estimator", "")), str(table.attrs.get("unit", "px"))
     if not paired:
         spare = {"frame": 0, "label": np.arange(1, len(table) + 1)}
@@ -80,20 +75,72 @@ def read_cells(path: Path, method: str, *, paired: bool = True) -> pd.DataFrame:
             f"it has {', '.join(map(str, table.columns[:12]))}"
         )
     table = _of_method(path, table, method)
-    for column in (*traits, "frame", "centroid_x_px", "centroid_y_px"):
-        if column in table:
-            _require_numbers(path, table[column], column)
-    _require_frames(path, table)
-    numbers = [column for column in (*TRAITS.values(), "centroid_x_px", "centroid_y_px") if column in table]
-    table = table.astype({**dict.fromkeys(numbers, "float64"), "frame": "int64"})
+    places = [column for column in ("centroid_x_px", "centroid_y_px") if column in table]
+    for column in (*traits, *places, "frame"):
+        _require_numbers(path, table[column], column)
+    _require_whole(path, table["frame"])
+    table = table.astype({**dict.fromkeys([*traits, *places], "float64"), "frame": "int64"})
+    for column in (*traits, *places):
+        _require_possible(path, table[column], -np.inf if column in places else 0)
     if not len(table) or pd.api.types.is_numeric_dtype(table["label"]):
+        _require_whole(path, table["label"])
         table = table.astype({"label": "int64"})
+    if "border" in table:
+        table = table.assign(border=_flags(path, table["border"]))
     table = table.assign(field=table["field"].astype(str) if "field" in table else FIELD)
     if "area_px2" in table and "radius_px" not in table:
         table = table.assign(radius_px=np.sqrt(table["area_px2"] / np.pi))
     _require_once(path, table)
     table.attrs = {"estimator": estimator, "unit": unit}
     return table
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """Read a file as a table of text, numbers and truth values."""
+    if not path.is_file():
+        raise BadInput(f"{path}: a folder, a pipe or a device, not a table; give the file itself")
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            refuse_header(path)
+            table = pd.read_csv(path, low_memory=False)
+        if "field" in table:
+            table["field"] = table["field"].astype(str)
+    except BadInput:
+        raise
+    except (OSError, ValueError) as fault:
+        said = str(getattr(fault, "strerror", None) or fault)
+        told = said.splitlines()[0] if said else type(fault).__name__
+        raise BadInput(f"{path}: cannot be read as a table ({told}); export it again") from fault
+    if table.columns.duplicated().any():
+        raise BadInput(
+            f"{path}: two columns are called {table.columns[table.columns.duplicated()][0]}; keep one of them"
+        )
+    return table
+
+
+def refuse_header(path: Path) -> None:
+    """Refuse a CSV whose first line shows that it is no table of cells, or that its columns cannot be told apart.
+
+    Raises
+    ------
+    BadInput
+        Too many columns, two of one name, or columns that are not separated by commas.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        line = file.readline(MOST_COLUMNS * 100)
+    columns = next(csv.reader([line]), [])
+    if len(columns) > MOST_COLUMNS:
+        raise BadInput(f"{path}: {len(columns)} columns or more; export the table of cells alone")
+    if len(columns) == 1 and {";", "\t"} & set(line):
+        raise BadInput(
+            f"{path}: its columns are not separated by commas; save it as CSV with commas and decimal points"
+        )
+    if sum(not name.strip(" .+-0123456789") for name in columns) > len(columns) / 2:
+        raise BadInput(f"{path}: its first line holds no names of columns; export it with a header")
+    if twice := [name for at, name in enumerate(columns) if name and name in columns[:at]]:
+        raise BadInput(f"{path}: two columns are called {twice[0]}; keep one of them")
 
 
 def _known(table: pd.DataFrame) -> pd.DataFrame:
@@ -141,11 +188,30 @@ def _require_numbers(path: Path, column: pd.Series, name: str) -> None:
     raise BadInput(f"{path}: column {name} holds {told}, which is no number; mend it or leave the column out")
 
 
-def _require_frames(path: Path, table: pd.DataFrame) -> None:
-    frame = table["frame"].to_numpy(float)
-    odd = ~np.isfinite(frame) | (frame != np.floor(frame))
+def _require_whole(path: Path, column: pd.Series) -> None:
+    values = column.to_numpy(float)
+    odd = ~np.isfinite(values) | (values != np.floor(values))
     if odd.any():
-        raise BadInput(f"{path}: frame {frame[odd][0]:g} in {int(odd.sum())} rows; frames are whole numbers from 0")
+        told = f"{column.name} {values[odd][0]:g} in {int(odd.sum())} rows"
+        raise BadInput(f"{path}: {told}; {column.name}s are whole numbers{' from 0' * (column.name == 'frame')}")
+
+
+def _require_possible(path: Path, column: pd.Series, least: float) -> None:
+    """Refuse what no measure can be; NaN says that a cell has none."""
+    values = column.to_numpy(float)
+    odd = np.isinf(values) | (values < least)
+    if odd.any():
+        told = f"{values[odd][0]:g} in {int(odd.sum())} rows"
+        raise BadInput(f"{path}: column {column.name} holds {told}, which no cell has; mend it or leave the column out")
+
+
+def _flags(path: Path, column: pd.Series) -> pd.Series:
+    """Return a column of yes and no as truth values; one that is not known is no."""
+    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "nan": False, "": False}
+    told = column.astype(str).str.strip().str.lower().replace({"none": "", "<na>": ""})
+    if len(wrong := column[~told.isin(known)]):
+        raise BadInput(f"{path}: column {column.name} holds {wrong.iloc[0]!r}; write True or False")
+    return told.map(known).astype(bool)
 
 
 def _require_once(path: Path, table: pd.DataFrame) -> None:

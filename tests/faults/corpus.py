@@ -463,6 +463,38 @@ BY = ["--by", "condition"]
 STATISTICS: dict[str, tuple[Tables, str, list[str]]] = {
     "NaN": (lambda a, b: (a, b.assign(frame=b["frame"].where(b["frame"] > 0))), r"frames are whole numbers from 0", []),
     "text in a trait": (lambda a, b: (a, b.assign(area_px2="wide")), r"column area_px2 holds 'wide'.*no number", []),
+    "infinite": (
+        lambda a, b: (a, b.assign(area_px2=np.inf)),
+        r"area_px2 holds inf in 50 rows, which no cell has; ",
+        [],
+    ),
+    "negative": (
+        lambda a, b: (a, b.assign(circularity=-0.5)),
+        r"circularity holds -0\.5 in 50 rows, which no cell",
+        [],
+    ),
+    "a cell nowhere": (lambda a, b: (a, b.assign(centroid_x_px=np.inf)), r"centroid_x_px holds inf in 50 rows, ", []),
+    "no label": (lambda a, b: (a, b.assign(label=np.nan)), r"label nan in 50 rows; labels are whole numbers", []),
+    "half a label": (
+        lambda a, b: (a, b.assign(label=b["label"] + 0.5)),
+        r"label 1\.5 in 50 rows; labels are whole",
+        [],
+    ),
+    "a border that is no flag": (
+        lambda a, b: (a, b.assign(border="yes")),
+        r"column border holds 'yes'; write True",
+        [],
+    ),
+    "two columns of one name": (
+        lambda a, b: (a, b.rename(columns={"radius_px": "area_px2"})),
+        r"two columns are called area_px2; keep one of them",
+        [],
+    ),
+    "a thousand columns": (
+        lambda a, b: (a, pd.DataFrame([range(1001)], columns=[f"c{i}" for i in range(1001)])),
+        r"1001 columns or more; export the table of cells alone",
+        [],
+    ),
     "unpaired lists": (lambda a, b: (a, b.assign(frame=b["frame"] + 100)), r"no frame in common with", []),
     "cells used as replicates": (
         lambda a, b: (a.assign(patient=[f"p{i}" for i in range(len(a))]), b),

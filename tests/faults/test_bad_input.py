@@ -427,6 +427,36 @@ def test_honest_tables_that_cannot_be_tested_say_so(item: str, tmp_path: Path) -
     assert rows["p_holm"].isna().all()
 
 
+TABLES = {
+    "semicolons": (
+        lambda text: text.replace(",", ";").encode(),
+        r"its columns are not separated by commas; save it as",
+    ),
+    "no header": (lambda text: text.split("\n", 1)[1].encode(), r"its first line holds no names of columns; export it"),
+    "UTF-16": (lambda text: text.encode("utf-16"), r"cannot be read as a table \(.*\); export it again"),
+    "a workbook": (lambda text: b"PK\x03\x04\x14\0\x80\x81", r"cannot be read as a table \(.*\); export it again"),
+    "empty": (lambda text: b"", r"cannot be read as a table \(No columns.*\); export it again"),
+}
+"""Item: what a CSV file becomes, and what the line that refuses it says."""
+
+
+@pytest.mark.parametrize("item", TABLES)
+def test_files_that_are_no_tables_are_refused(item: str, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    spoil, said = TABLES[item]
+    a, b = _tables(tmp_path, corpus.cells(), corpus.cells(1))
+    b.write_bytes(spoil(b.read_text()))
+    assert re.search(said, refusal(compare, f"a={a}", f"b={b}", "--out", tmp_path / "out"))
+
+
+@pytest.mark.parametrize("asked", [[], ["--by", "treatment"]])
+def test_a_pipe_is_no_table(asked: list[str], tmp_path: Path, refusal: Callable[..., str]) -> None:
+    a, b = _tables(tmp_path, corpus.cells(), corpus.cells(1))
+    b.unlink()
+    os.mkfifo(b)
+    said = refusal(compare, f"a={a}", f"b={b}", *asked, "--out", tmp_path / "out")
+    assert "b.csv: a folder, a pipe or a device, not a table; give the file itself" in said
+
+
 def _tables(folder: Path, *tables: pd.DataFrame) -> list[Path]:
     for name, table in zip("ab", tables, strict=True):
         table.to_csv(folder / f"{name}.csv", index=False)
