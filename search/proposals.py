@@ -10,8 +10,10 @@ a file that cannot be written costs the picture, never the search.
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from optuna.trial import BaseTrial, TrialState
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
+
+    from optuna.storages import BaseStorage
 
     from search.config import Config
     from search.space import Cell, Setting
@@ -109,7 +113,7 @@ class Proposer:
         told = self.told[key]
         if told.status is None and isinstance(value, float) and np.isfinite(value) and epoch not in told.values:
             self.told[key].values[epoch] = value
-            self._guarded(lambda: self.trials[key].report(value, epoch))
+            self._guarded(lambda: self.storage.set_trial_intermediate_value(self.running[key], epoch, value))
 
     def tell_end(self, key: str, status: str) -> None:
         """Take note of how a trial ended."""
@@ -119,24 +123,20 @@ class Proposer:
     def _open(self) -> None:
         """Begin the studies anew and fill them with everything told."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.storage: BaseStorage = optuna.storages.InMemoryStorage()
         self.studies: dict[str, optuna.Study] = {}
-        self.trials: dict[str, optuna.Trial] = {}
+        self.running: dict[str, int] = {}
+        """Optuna's number of each trial that has not ended."""
         self._guarded(self._fill)
 
     def _fill(self) -> None:
-        url = None
         if self.file is not None:
             self.file.unlink(missing_ok=True)
-            url = f"sqlite:///{self.file}"
+            self.storage = optuna.storages.RDBStorage("sqlite://", {"creator": partial(_connect, self.file)})
         for target in dict.fromkeys(cell[0] for cell in self.known):
-            self.studies[target] = optuna.create_study(study_name=target, direction="maximize", storage=url)
-        for key, told in self.told.items():
-            if told.status is not None:
-                self.studies[told.cell[0]].add_trial(self._ended(key))  # at once: each step is a write to the disk
-                continue
+            self.studies[target] = optuna.create_study(study_name=target, direction="maximize", storage=self.storage)
+        for key in self.told:
             self._begin(key)
-            for epoch, value in sorted(told.values.items()):
-                self.trials[key].report(value, epoch)
 
     def _guarded(self, step: Callable[[], Any], *, again: bool = False) -> Any:
         """Do a step; where the file fails, say so once and go on in memory, which then holds everything told."""
@@ -152,33 +152,29 @@ class Proposer:
             return step() if again else None
 
     def _begin(self, key: str) -> None:
-        """Start a trial of the study with the values it has."""
-        told = self.told[key]
-        study = self.studies[told.cell[0]]
-        study.enqueue_trial(self._named(told.cell, told.setting), user_attrs={"trial": key})
-        trial = study.ask()
-        self._suggest(trial, told.cell[0])
-        self.trials[key] = trial
+        """Start a trial of its study with the values it has, or add one that has ended: at once, as each step costs."""
+        study = self.storage.get_study_id_from_name(self.told[key].cell[0])
+        number = self.storage.create_new_trial(study, self._as_told(key))
+        if self.told[key].status is None:
+            self.running[key] = number
 
     def _end(self, key: str) -> None:
-        told = self.told[key]
-        if (trial := self.trials.get(key)) is not None:  # it had not ended before
-            state, value = _outcome(told)
-            told_state = None if value is not None else state
-            self.studies[told.cell[0]].tell(trial, value, state=told_state, skip_if_finished=True)
+        if (number := self.running.pop(key, None)) is not None:  # it had not ended before
+            state, value = _outcome(self.told[key])
+            self.storage.set_trial_state_values(number, state, None if value is None else [value])
 
-    def _ended(self, key: str) -> optuna.trial.FrozenTrial:
-        """Return a trial that has ended, as a study holds it."""
+    def _as_told(self, key: str) -> optuna.trial.FrozenTrial:
+        """Return a trial as a study holds it."""
         told = self.told[key]
         fixed = optuna.trial.FixedTrial(self._named(told.cell, told.setting))
         self._suggest(fixed, told.cell[0])
-        state, value = _outcome(told)
+        state, value = (TrialState.RUNNING, None) if told.status is None else _outcome(told)
         return optuna.trial.create_trial(
             state=state,
             value=value,
             params=fixed.params,
             distributions=fixed.distributions,
-            intermediate_values=_few(told.values),
+            intermediate_values=told.values if told.status is None else _few(told.values),
             user_attrs={"trial": key},
         )
 
@@ -229,6 +225,13 @@ class Proposer:
         _, architecture, encoder, loss = cell
         model = {"architecture": architecture, f"encoder of {architecture}": encoder, "loss": loss}
         return model | dict(zip(NUMBERS, setting, strict=True))
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    """Open Optuna's file; nobody waits until the disk has it, as it is never read back."""
+    connection = sqlite3.connect(file, check_same_thread=False)
+    connection.execute("PRAGMA synchronous=OFF")
+    return connection
 
 
 def _outcome(told: Told) -> tuple[TrialState, float | None]:

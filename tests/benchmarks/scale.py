@@ -5,14 +5,17 @@
     python tests/benchmarks/scale.py --trials 32 --epochs 100 --whole     reports of trials that last
     python tests/benchmarks/scale.py requests               what an epoch asks of an object store (that of the tests)
     python tests/benchmarks/scale.py ledger                 reading and replaying ledgers of 10^4, 10^5 and 10^6 epochs
+    python tests/benchmarks/scale.py advice                 filling Optuna's studies from 10^4 and 10^5 epochs
 
 Nodes are raylets on this machine with one core each that Ray is merely told of; a trial reports its epochs and ends. So
-reports per second are what the driver and Ray manage, with nothing in between. cluster/scale.md says what follows.
+reports per second are what the driver and Ray manage, with nothing in between; the driver does all that it does in a
+search: ledger, early stopping, display, Optuna's file, TensorBoard's. cluster/scale.md says what follows.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import resource
@@ -21,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,14 +45,15 @@ STATE = 20_000
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="trials", choices=("trials", "requests", "ledger"))
+    parser.add_argument("what", nargs="?", default="trials", choices=("trials", "requests", "ledger", "advice"))
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--nodes", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=4, help="of each trial, unless early stopping ends it")
     parser.add_argument("--whole", action="store_true", help="no early stopping: long trials, few changes of trial")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        {"trials": time_trials, "requests": count_requests, "ledger": time_ledger}[given.what](Path(folder), given)
+        parts = {"trials": time_trials, "requests": count_requests, "ledger": time_ledger, "advice": time_advice}
+        parts[given.what](Path(folder), given)
     return 0
 
 
@@ -127,33 +132,86 @@ class Cluster:
             address_file().unlink()
 
 
+SETTINGS = (
+    "budget.minutes=null",
+    "schedule.grace_epochs=1",
+    "resources.hang_minutes=null",
+    "tracking.wandb=disabled",
+    "space.mode=random",
+    "space.trials=1",
+    "space.continuous=true",
+    "space.learning_rate=[1e-6, 1]",
+)
+
+
 def searched(
-    folder: Path, trials: list[TrialConfig], train: Any, store: Any = None, *, whole: bool = False
+    folder: Path,
+    trials: list[TrialConfig],
+    train: Any,
+    store: Any = None,
+    *,
+    whole: bool = False,
+    to_next_epoch: bool = False,
 ) -> tuple[Ledger, float]:
-    """Run a search of toys; return its ledger and the seconds it took. Without early stopping they run to their end."""
+    """Run a search of toys, or go on with one `to_next_epoch`; return its ledger and the seconds it took.
+
+    Without early stopping they run to their `whole` end.
+    """
     from search.config import load
     from search.frames import Banks
     from search.ledger import LEDGER, Ledger
+    from search.progress import Display
+    from search.proposed import Proposed
+    from search.run import OPTUNA, Tracking
     from search.shares import Shares
     from search.space import Plan
+    from search.tracking import make_tracker
     from search.tuning import search
 
-    settings = ["budget.minutes=null", "schedule.grace_epochs=1", "resources.hang_minutes=null"]
-    config = load("demo", None, [*settings, f"schedule.asha={'false' if whole else 'true'}"])
+    config = load("demo", None, [*SETTINGS, f"schedule.asha={'false' if whole else 'true'}"])
+    plan = Plan(tuple(trials), ())
     folder.mkdir(exist_ok=True)
-    ledger = Ledger(folder / LEDGER)
-    shares = Shares(config, {}, 1.0, 0.0, ledger)
     began = time.perf_counter()
-    search(
-        config, Plan(tuple(trials), ()), Banks(folder, folder), folder, ledger, [], shares, train=train, store=store
-    )  # fmt: skip
-    return ledger, time.perf_counter() - began
+    ledger = Ledger(folder / LEDGER)
+    before = ledger.epochs
+    tracker = make_tracker(config.tracking, folder, folder.name)
+    advised = Proposed(config, plan, ledger, folder / OPTUNA)
+    with Path(os.devnull).open("w") as nowhere, Display(plan.trials, {}, None, nowhere) as display:
+        search(
+            config,
+            plan,
+            Banks(folder, folder),
+            folder,
+            ledger,
+            [display, Tracking(tracker), advised],
+            Shares(config, {}, 1.0, 0.0, ledger),
+            advised,
+            lambda: to_next_epoch and ledger.epochs > before,
+            train=train,
+            store=store,
+        )
+    seconds = time.perf_counter() - began
+    tracker.close()
+    return ledger, seconds
+
+
+def go_on(folder: Path, ledger: Path, trials: list[TrialConfig]) -> float:
+    """Return the seconds from a ledger that ends in the middle to the first new epoch; the libraries are loaded."""
+    from search.ledger import LEDGER
+
+    folder.mkdir()
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    (folder / LEDGER).write_bytes(b"".join(lines[: len(lines) // 2]))
+    again, seconds = searched(folder, trials, toy, to_next_epoch=True)
+    again.close()
+    return seconds
 
 
 def time_trials(folder: Path, given: argparse.Namespace) -> None:
     """Time a search and say what the driver needed for it."""
     from search.config import load
 
+    warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     with Cluster(given.nodes):
         trials = trials_of(load("demo", None, []), given.trials, given.epochs)
@@ -176,6 +234,8 @@ def time_trials(folder: Path, given: argparse.Namespace) -> None:
         print(f"  early stopping         {states.count('stopped'):8d} of {given.trials} trials")
         print(f"  Ray's own processes    {of_ray() / 1e6:8.0f} MB for {given.nodes + 1} nodes and the control store")
         ledger.close()
+        seconds = go_on(folder / "resumed", ledger.path, trials)
+        print(f"  going on from half     {seconds:8.1f} s to the first new epoch, libraries loaded and Ray started")
 
 
 def count_requests(folder: Path, given: argparse.Namespace) -> None:
@@ -242,6 +302,48 @@ def time_ledger(folder: Path, given: argparse.Namespace) -> None:
         assert isinstance(judge.brackets["two_class"], Bracket)
         ledger.close()
         path.unlink()
+
+
+def time_advice(folder: Path, given: argparse.Namespace) -> None:
+    """Time, by the processor, what Optuna is told when a search goes on: 100 epochs of each trial that has ended."""
+    from search.config import load
+    from search.ledger import LEDGER, Ledger
+    from search.metrics import COLUMNS
+    from search.proposed import Proposed
+    from search.space import Plan
+
+    warnings.filterwarnings("ignore")
+    config = load("demo", None, list(SETTINGS))
+    for count in (10**4, 10**5):
+        trials = trials_of(config, count // 100, 100)
+        path = folder / f"{count}.{LEDGER}"
+        with path.open("w") as file:
+            for trial in trials:
+                file.write(json.dumps({"event": "start", "trial": trial.id, "time": 0}) + "\n")
+                for epoch in range(1, 101):
+                    row = dict.fromkeys(COLUMNS, 0.123456) | {"epoch": epoch}
+                    file.write(json.dumps({"event": "epoch", "trial": trial.id, "time": 0, **row}) + "\n")
+                file.write(json.dumps({"event": "complete", "trial": trial.id, "time": 0}) + "\n")
+        ledger = Ledger(path)
+        before, began = resident(), time.process_time()
+        advised = Proposed(config, Plan(tuple(trials), ()), ledger, folder / f"{count}.db")
+        seconds, memory = time.process_time() - began, resident() - before
+        began = time.process_time()
+        advised.started(more := trials[0].model_copy(update={"id": "one-more"}))
+        begun = time.process_time() - began
+        began = time.process_time()
+        advised.epoch(more, {"epoch": 1, "rung_metric": 0.5})
+        told = time.process_time() - began
+        began = time.process_time()
+        advised.ended(more, "completed", "")
+        ended = time.process_time() - began
+        size = (folder / f"{count}.db").stat().st_size
+        print(
+            f"{count:8d} epochs of {len(trials)} trials: {seconds:5.1f} s, {1e3 * seconds / len(trials):.0f} ms a trial, "
+            f"{memory / 1e6:.0f} MB of memory, {size / 1e6:.1f} MB on disk; "
+            f"then {1e3 * begun:.0f} ms a trial, {1e3 * told:.1f} ms an epoch, {1e3 * ended:.0f} ms an end"
+        )
+        ledger.close()
 
 
 class Peak:
