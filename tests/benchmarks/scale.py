@@ -339,7 +339,7 @@ def time_advice(folder: Path, given: argparse.Namespace) -> None:
         ended = time.process_time() - began
         size = (folder / f"{count}.db").stat().st_size
         print(
-            f"{count:8d} epochs of {len(trials)} trials: {seconds:5.1f} s, {1e3 * seconds / len(trials):.0f} ms a trial, "
+            f"{count:8d} epochs of {len(trials)} trials: {seconds:5.1f} s, {1e3 * seconds / len(trials):.0f} ms each, "
             f"{memory / 1e6:.0f} MB of memory, {size / 1e6:.1f} MB on disk; "
             f"then {1e3 * begun:.0f} ms a trial, {1e3 * told:.1f} ms an epoch, {1e3 * ended:.0f} ms an end"
         )
