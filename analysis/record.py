@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.figures import Curve
 from analysis.samples import read_json
-from data_io.errors import BadInput
+from postprocess.tables import read_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,10 +54,8 @@ def read_record(run: Path) -> Record:
     facts = read_json(run / "run.json")
     summary = read_json(run / "summary.json") if (run / "summary.json").exists() else {}
     table = run / "trials.parquet"
-    try:
-        trials = pd.read_parquet(table) if table.exists() else pd.DataFrame()
-    except (OSError, ValueError) as fault:
-        raise BadInput(f"{table}: cannot be read ({fault}); run the search again to rebuild it") from fault
+    remedy = f"`python -m search.run --resume {run}` writes it anew"
+    trials = read_parquet(table, remedy) if table.exists() else pd.DataFrame()
     return Record(run, facts, summary, trials)
 
 

@@ -179,12 +179,14 @@ def from_run(run: Path, *, allow_missing: bool = True) -> Study:
     from data_io.store import FrameRef
     from postprocess.export import open_dataset, read_facts
     from postprocess.label_store import LabelStore
+    from postprocess.tables import read_parquet
 
     table = run / "cells.parquet"
     facts, dataset = read_facts(run), open_dataset(run)
     if not table.is_file():
         raise BadInput(f"{table}: no such file; run `python -m postprocess.run {run}` first")
-    cells, store = tidy(pd.read_parquet(table)), LabelStore(run / "labels.zarr", dataset)
+    cells = tidy(read_parquet(table, f"`python -m postprocess.run {run}` writes it anew"))
+    store = LabelStore(run / "labels.zarr", dataset)
     names = _methods(run, store.path, next(iter(dataset.fields.values())).slug)
     searched = facts.get("kind") != "predict" and bool(dataset.splits.test)
     wanted = dataset.frames("test" if searched else "all")
@@ -244,7 +246,7 @@ def read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; is {path.parent} a run folder?") from None
-    except (ValueError, OSError) as fault:
+    except (ValueError, OSError, RecursionError) as fault:
         raise BadInput(f"{path}: cannot be read ({fault}); restore it from a backup") from fault
     if not isinstance(found, dict):
         raise BadInput(f"{path}: not a JSON object; restore it from a backup")

@@ -22,6 +22,7 @@ from data_io.errors import BadInput, disk_full, is_disk_full
 from data_io.files import slug, write_bytes
 from postprocess import export, outlines
 from postprocess.colours import COLOURS
+from postprocess.tables import read_parquet
 from postprocess.three_class import part
 
 if TYPE_CHECKING:
@@ -134,11 +135,10 @@ def write_exports(
 
 def movies(run: Path, methods: Sequence[str] | None = None) -> Iterator[Movie]:
     """Yield the cells of every method and field of a run."""
-    import pandas as pd
-
     if not (run / "cells.parquet").is_file():
         raise BadInput(f"{run}: no cells yet; run `python -m postprocess.run {run}` first")
-    table, dataset = pd.read_parquet(run / "cells.parquet"), export.open_dataset(run)
+    table = read_parquet(run / "cells.parquet", f"`python -m postprocess.run {run}` writes it anew")
+    dataset = export.open_dataset(run)
     store = export.label_store(run)
     known = store.methods()
     for method in methods or known:

@@ -61,7 +61,7 @@ def read_facts(run: Path) -> dict[str, Any]:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as fault:
         raise BadInput(f"{path}: missing; give a folder written by search.run or search.predict") from fault
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise BadInput(f"{path}: not JSON ({fault}); restore it or start the run again") from fault
     if not isinstance(facts, dict) or not isinstance(facts.get("dataset"), str):
         raise BadInput(f"{path}: does not name its dataset; restore it or start the run again")

@@ -62,7 +62,7 @@ def _attribute(folder: Path, name: str, kind: type) -> Any:
 
     try:
         value = zarr.open_group(folder, mode="r").attrs[name]
-    except (OSError, ValueError, TypeError, KeyError) as fault:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
         raise BadInput(f"{folder}: damaged ({one_line(repr(fault))}); {_AGAIN}") from fault
     if not isinstance(value, kind):
         raise BadInput(f"{folder}: damaged ({name} is no {kind.__name__}); {_AGAIN}")

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from data_io.command_line import Parser
 from data_io.damage import one_line
 from data_io.errors import DONE, PARTIAL, BadInput, DiskFull, disk_full, entry_point, is_disk_full, printable
-from data_io.files import write_bytes, write_json
+from data_io.files import sha256, write_bytes, write_json
 from data_io.job_folder import refuse_lost
 from data_io.location import refuse_remote
 from data_io.secrecy import veiled
@@ -40,7 +40,7 @@ from postprocess import blocks, exchange, export, large, methods, policies, sche
 from postprocess.label_store import LabelStore
 from postprocess.policies import AS_FOUND, Policy
 from postprocess.predictions import PredictionStore
-from postprocess.tables import appending
+from postprocess.tables import appending, read_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -191,9 +191,9 @@ def prepare(labels: LabelStore, names: Sequence[str]) -> None:
     """
     try:
         labels.prepare(names)
-    except BadInput:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError) as fault:
+    except BadInput as fault:
+        raise BadInput(f"{fault} (delete {labels.path}, the same command fills it)") from fault
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
         raise BadInput(f"{labels.path}: damaged ({one_line(fault)}); delete it, the same command fills it") from fault
 
 
@@ -203,7 +203,7 @@ def settled_policy(run_dir: Path, policy: Policy | None) -> Policy:
     if policy is None:
         try:
             return Policy(**json.loads(kept.read_text())) if kept.is_file() else AS_FOUND
-        except (TypeError, ValueError) as fault:
+        except (TypeError, ValueError, RecursionError) as fault:
             raise BadInput(f"{kept}: no policy ({fault}); delete it and give the policy again") from fault
     if policy != AS_FOUND or kept.is_file():
         write_json(kept, asdict(policy))
@@ -353,7 +353,7 @@ def finish(stage: Stage, jobs: Sequence[Job], failed: Sequence[Failure]) -> None
     good = [job for job in jobs if (job.method, job.ref.field, job.ref.frame) not in bad]
     good = [job for job in good if is_done(stage, job)]
     summary = stage.run / "cells" / "frames.json"
-    state = {"jobs": key_of([[job.method, job.ref.field, job.ref.frame, job.key] for job in good])}
+    state: dict[str, Any] = {"jobs": key_of([[job.method, job.ref.field, job.ref.frame, job.key] for job in good])}
     stacked = frames_of_stacks(good)
     if _is_written(stage, summary, state, stacked[0]):
         return
@@ -364,23 +364,20 @@ def finish(stage: Stage, jobs: Sequence[Job], failed: Sequence[Failure]) -> None
     write_cells(stage, good)
     write_counts(stage, good)
     write_stacks(stage, *stacked)
-    write_json(summary, state)
+    write_json(summary, state | {"files": _as_written(stage, stacked[0])})
 
 
 def highest_labels(stage: Stage, jobs: Sequence[Job]) -> dict[str, int]:
     """Return field -> highest label."""
-    import pandas as pd
-
     highest: dict[str, int] = {}
     for job in jobs:
-        labels = pd.read_parquet(stage.part(job), columns=["label"])["label"]
+        labels = read_part(stage, job, ["label"])["label"]
         highest[job.ref.field] = max(highest.get(job.ref.field, 0), int(labels.max()) if len(labels) else 0)
     return highest
 
 
 def write_cells(stage: Stage, jobs: Sequence[Job]) -> None:
     """Write cells.parquet and cells.csv of the frames done, frame by frame."""
-    import pandas as pd
     import pyarrow.parquet as pq
 
     if not jobs:
@@ -392,7 +389,7 @@ def write_cells(stage: Stage, jobs: Sequence[Job]) -> None:
                 (job for job in jobs if (job.method, job.ref.field) == (method, field)), key=lambda job: job.ref.frame
             )
             for job, track in zip(own, tracks_of(stage, method, field, own), strict=True):
-                table = pd.read_parquet(stage.part(job))
+                table = read_part(stage, job)
                 table["track"] = table["label"].map(track).astype("int64")
                 table = table.reindex(columns=names)
                 add(table)
@@ -415,15 +412,13 @@ def tracks_of(stage: Stage, method: str, field: str, jobs: Sequence[Job]) -> Ite
 
     Label images are read only where there is something to link.
     """
-    import pandas as pd
-
     from postprocess.track import Linker
 
     kept = method == TRUTH and stage.dataset.fields[field].tracked
     linker = Linker()
     for job in jobs:
         if kept or len(jobs) == 1:
-            labels = sorted(pd.read_parquet(stage.part(job), columns=["label"])["label"].tolist())
+            labels = sorted(read_part(stage, job, ["label"])["label"].tolist())
             yield {label: label if kept else at for at, label in enumerate(labels, start=1)}
         else:
             yield linker.step(job.ref.frame, stage.labels.read(method, job.ref))
@@ -500,8 +495,14 @@ def _write_part(path: Path, table: pd.DataFrame, facts: dict[str, Any]) -> None:
     import pyarrow.parquet as pq
 
     packed, arrow = io.BytesIO(), pa.Table.from_pandas(table, preserve_index=False)
-    pq.write_table(arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"job": json.dumps(facts)}), packed)
+    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"job": json.dumps(facts)})
+    pq.write_table(arrow, packed, write_page_checksum=True)
     write_bytes(path, packed.getvalue())
+
+
+def read_part(stage: Stage, job: Job, columns: list[str] | None = None) -> pd.DataFrame:
+    """Return the measures of a frame; BadInput where they are damaged."""
+    return read_parquet(stage.part(job), "delete it, the same command measures the frame again", columns)
 
 
 def _part_facts(path: Path) -> dict[str, Any]:
@@ -517,14 +518,21 @@ def _part_facts(path: Path) -> dict[str, Any]:
 
 
 def _is_written(stage: Stage, summary: Path, state: dict[str, Any], stacked: Sequence[str]) -> bool:
-    outputs = [stage.run / "cells.parquet", stage.run / "cells.csv", stage.run / "labels" / "frames.csv"]
-    outputs += [stage.run / COUNTS, *(stage.run / "labels" / f"{method}.tif" for method in stacked)]
-    if not summary.is_file() or not all(path.is_file() for path in outputs):
-        return False
+    """Whether what `finish` writes is there for this state, and as it was written."""
     try:
-        return bool(json.loads(summary.read_text()) == state)
-    except ValueError:
+        return bool(json.loads(summary.read_text()) == state | {"files": _as_written(stage, stacked)})
+    except (OSError, ValueError, RecursionError):
         return False
+
+
+def _as_written(stage: Stage, stacked: Sequence[str]) -> dict[str, int | str]:
+    """Return SHA-256 of the tables and sizes of the stacks, of which there may be many gigabytes, by their names."""
+    tables = ["cells.parquet", "cells.csv", str(COUNTS), "labels/frames.csv"]
+    stacks = [f"labels/{method}.tif" for method in stacked]
+    return {
+        **{name: sha256(stage.run / name) for name in tables if (stage.run / name).is_file()},
+        **{name: (stage.run / name).stat().st_size for name in stacks},
+    }
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from data_io.damage import one_line
 from data_io.errors import BadInput, disk_full, is_disk_full
 from postprocess.export import harmless
 
@@ -17,6 +18,29 @@ if TYPE_CHECKING:
 
 ROWS = 5_000
 """Rows collected before they are written."""
+
+
+def read_parquet(path: Path, remedy: str, columns: list[str] | None = None) -> pd.DataFrame:
+    """Return a table that this project wrote; its pages' checksums are looked at.
+
+    Parameters
+    ----------
+    path, columns
+        The file, and which columns of it; all without them.
+    remedy
+        What to do about a damaged one.
+
+    Raises
+    ------
+    BadInput
+        It cannot be read, or is not what was written.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path, columns=columns, page_checksum_verification=True)
+    except Exception as fault:  # a decoder raises whatever damage makes it stumble over
+        raise BadInput(f"{path}: damaged ({one_line(fault)}); {remedy}") from fault
 
 
 @contextmanager
@@ -86,7 +110,7 @@ def _parquet(file: Any) -> tuple[Callable[[pd.DataFrame], None], Callable[[], No
             rows = pa.Table.from_pandas(table, schema=writers[0].schema, preserve_index=False)
         else:
             rows = pa.Table.from_pandas(table, preserve_index=False)
-            writers.append(pq.ParquetWriter(file, rows.schema))
+            writers.append(pq.ParquetWriter(file, rows.schema, write_page_checksum=True))
         writers[0].write_table(rows)
 
     def close() -> None:

@@ -118,7 +118,7 @@ def trials_table(plan: Plan, ledger: Ledger, parameters: Mapping[str, int], sele
 
 def write_trials(run_dir: Path, table: pd.DataFrame) -> None:
     """Write trials.parquet, whole and atomically."""
-    files.write_bytes(run_dir / "trials.parquet", table.to_parquet(index=False))
+    files.write_bytes(run_dir / "trials.parquet", table.to_parquet(index=False, write_page_checksum=True))
 
 
 def scores_of(method: str, refs: list[FrameRef], dataset: Dataset, read: ReadLabels) -> dict[str, Any]:

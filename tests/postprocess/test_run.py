@@ -12,7 +12,7 @@ import tifffile
 
 from data_io.errors import DONE, PARTIAL, BadInput, DiskFull
 from data_io.store import Dataset, FrameRef
-from postprocess import export
+from postprocess import exchange, export
 from postprocess import run as stage
 from postprocess.export import read_labels
 from postprocess.predictions import PredictionStore
@@ -52,6 +52,14 @@ def test_a_run_writes_every_file(make_run):
         assert len(stack) == len(pages)
         for row in pages.itertuples():
             np.testing.assert_array_equal(stack[row.page], read_labels(run, method, row.field, row.frame))
+
+
+@pytest.fixture
+def finished(make_run):
+    """Return a run with every file of the stage."""
+    run = make_run()
+    stage.run(run, "sync")
+    return run
 
 
 def test_labels_are_valid_ome_zarr(make_run):
@@ -254,3 +262,47 @@ def test_a_full_disk_ends_the_stage_and_the_rest_is_done_afterwards(make_run, mo
         stage.run(run, "sync")
     monkeypatch.undo()
     assert stage.main([str(run)]) == DONE
+
+
+def test_a_damaged_result_is_written_again_and_is_the_same(finished):
+    damages = {
+        "cells.parquet": lambda data: data[: len(data) // 2],
+        "cells.csv": lambda data: data.replace(b"1", b"2", 1),
+        "cells/counts.csv": lambda data: b"",
+        "cells/frames.json": lambda data: b"[" * 100_000,
+        "labels/frames.csv": lambda data: data.replace(b"0", b"1", 1),
+        "labels/star.tif": lambda data: data[:-100],
+    }
+    for name, damage in damages.items():
+        whole = (finished / name).read_bytes()
+        (finished / name).write_bytes(damage(whole))
+        assert stage.run(finished, "sync").computed == 0
+        assert (finished / name).read_bytes() == whole, name
+
+
+def test_damaged_measures_of_a_frame_are_named(finished):
+    [part, *_] = sorted((finished / "cells" / "star").glob("*.parquet"))
+    whole = part.read_bytes()
+    (finished / "cells.csv").unlink()
+    part.write_bytes(damaged_page(whole))
+    with pytest.raises(BadInput, match=rf"{part.name}: damaged .*; delete it, the same command measures the frame"):
+        stage.run(finished, "sync")
+    part.unlink()
+    assert stage.run(finished, "sync").computed == 1
+    assert (finished / "cells.csv").is_file()
+
+
+def test_a_damaged_cells_table_is_refused_where_it_is_exported(finished):
+    table = finished / "cells.parquet"
+    table.write_bytes(damaged_page(table.read_bytes()))
+    with pytest.raises(
+        BadInput, match=r"cells\.parquet: damaged .*CRC.*; `python -m postprocess\.run .*` writes it anew"
+    ):
+        list(exchange.movies(finished))
+
+
+def damaged_page(data):
+    """Flip a bit in the first page of a parquet file."""
+    changed = bytearray(data)
+    changed[60] ^= 1
+    return bytes(changed)
