@@ -7,6 +7,8 @@ leave one of its own.
 
 from __future__ import annotations
 
+import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +22,22 @@ if TYPE_CHECKING:
 
 STORAGE = "SEARCH_STORAGE"
 """Variable that names the place of runs inside a job."""
+AGENTS_SWEEP, AGENTS_RUN = "WANDB_SWEEP_ID", "WANDB_RUN_ID"
+"""Variables that ``wandb agent`` sets for what it starts."""
 HOME_RUNS = "cellsearch-runs"
 """Folder under the home directory for the runs of a one-node cluster."""
 REMEDY = "a folder that every node sees, such as /shared/run1, or s3://bucket/run1"
 
 
-def outside_a_job(asked: Path | None) -> Path:
-    """Return the folder of a run on this machine: the one asked for, else a new numbered one; absolute."""
-    return (asked or numbered(Path(RUNS))).absolute()  # trials run elsewhere
+def outside_a_job(asked: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of a run on this machine: the one asked for, else a new one; absolute, as trials run elsewhere.
+
+    A new one has the next free number or, for what ``wandb agent`` started, the name that W&B gave the run: agents that
+    begin in the same second, perhaps in a folder that their machines share, would take the same number.
+    """
+    run = environment.get(AGENTS_RUN, "") if environment.get(AGENTS_SWEEP) else ""
+    named = Path(RUNS) / run if re.fullmatch(r"\w[\w-]*", run) else None
+    return (asked or named or numbered(Path(RUNS))).absolute()
 
 
 def in_a_job(asked: Path | str | None, environment: Mapping[str, str], nodes: int) -> tuple[Path | str, str]:

@@ -34,6 +34,17 @@ def test_on_a_workstation_a_run_goes_where_it_is_told_else_into_a_numbered_folde
     assert destination.outside_a_job(None) == tmp_path / "runs" / "0001"
 
 
+def test_what_an_agent_starts_has_a_folder_of_its_own_wherever_others_start_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    agent = {"WANDB_SWEEP_ID": "sweep1", "WANDB_RUN_ID": "k3x9"}
+    assert destination.outside_a_job(None, agent) == tmp_path / "runs" / "k3x9"
+    assert destination.outside_a_job(Path("results"), agent) == tmp_path / "results"
+    assert destination.outside_a_job(None, agent | {"WANDB_RUN_ID": "../x"}) == tmp_path / "runs" / "0001"
+    assert destination.outside_a_job(None, {"WANDB_RUN_ID": "k3x9"}) == tmp_path / "runs" / "0001"
+
+
 def test_a_relative_folder_is_refused_in_a_job() -> None:
     with pytest.raises(BadInput, match=r"^--out results: a Ray job works in a temporary copy .*; give a path"):
         destination.in_a_job(Path("results"), {}, 1)
