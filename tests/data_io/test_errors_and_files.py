@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
         (FileNotFoundError(2, "No such file or directory", "x"), 1, "Traceback"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (RuntimeError("bug"), 1, "Traceback"),
+        (BrokenPipeError(32, "Broken pipe"), 1, "Traceback"),  # of another pipe
         (None, 4, ""),
     ],
 )
@@ -47,35 +48,32 @@ def test_entry_point_ends_with_the_code_of_the_table(fault, code, said, capsys):
 
 
 @pytest.mark.parametrize(
-    ("main", "code", "said"),
+    "main",
     [
-        ("print('x' * 10**6)", 141, ""),
-        ("print('short')", 141, ""),  # flushed at the end only
-        ("argparse.ArgumentParser().parse_args(['--help'])", 141, ""),
-        ("rich.console.Console().print('x' * 10**6)", 141, ""),  # turns the output away, then ends with code 1
-        ("os.write(pipe(), b'x')", 1, "Traceback"),  # another pipe
-        ("sys.exit(3)", 3, ""),
+        "print('x' * 10**6)",
+        "print('short')",  # flushed at the end only
+        "argparse.ArgumentParser().parse_args(['--help'])",
+        "rich.console.Console().print('short')",  # turns the output away and ends with code 1
     ],
 )
-def test_output_that_nobody_reads_ends_a_command_in_silence(main, code, said):
-    script = f"""
-import argparse, os, sys, rich.console
-from data_io.errors import entry_point
-def pipe():
-    read, write = os.pipe()
-    os.close(read)
-    return write
-entry_point(lambda _: ({main}, 0)[1])
-"""
+def test_output_that_nobody_reads_ends_a_command_in_silence(main):
+    script = (
+        f"import argparse, rich.console; from data_io.errors import entry_point; entry_point(lambda _: ({main}, 0)[1])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as unread:
         result = subprocess.run(
-            [sys.executable, "-c", script], cwd=ROOT, stdout=unread, stderr=subprocess.PIPE, text=True, check=False
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env=environment,
+            stdout=unread,
+            stderr=subprocess.PIPE,
+            timeout=120,
+            check=False,
         )
-    assert result.returncode == code
-    assert result.stderr.startswith(said)
-    assert bool(result.stderr) == bool(said)
+    assert (result.returncode, result.stderr) == (errors.UNREAD, b"")
 
 
 def test_a_command_may_have_no_output_at_all():
