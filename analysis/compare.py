@@ -165,7 +165,10 @@ def main(argv: list[str] | None = None) -> int:
     if loose and len(loose) < len(given):
         raise BadInput(f"{next(g for g in given if g not in loose)}: not METHOD=PATH; give one RUN or only METHOD=PATH")
     if not loose and len(given) > 1:
-        raise BadInput("more than one RUN; compare METHOD=PATH METHOD=PATH, with label stacks from each run")
+        raise BadInput(
+            "more than one RUN; name each method, METHOD=PATH METHOD=PATH, such as first=a.tif second=b.tif, with "
+            "label images, or the label stacks of each run"
+        )
     for text in given:
         refuse_remote(text.partition("=")[2] if text in loose else text)
     if arguments.out is not None:

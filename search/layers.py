@@ -49,8 +49,8 @@ class Layers:
         keys = key.strip().split(".")
         place = shown(f"{key}={HIDDEN}" if equals and is_secret(key) else text)
         if not equals or not all(keys):
-            example = "train.max_epochs=10"
-            self.faults.append(f"{place}: not an override; write key.path=value, such as {example}")
+            example = "such as train.max_epochs=10" if equals else f"or --data {place} if these are your images"
+            self.faults.append(f"{place}: not an override; write key.path=value, {example}")
             return
         if keys == ["preset"]:
             self.faults.append(f"{place}: the preset lies below all values; choose it with --preset")

@@ -51,7 +51,7 @@ def _places_named(message: str, root: Root, origin: Callable[[KeyPath], str]) ->
 
 def _remedy(kind: str, value: Any) -> str:
     if kind in ("int_type", "float_type") and isinstance(value, str):
-        return "; write the number without quotes"
+        return "; write the number without quotes" if _is_number(value) else "; write a number"
     if kind == "int_type" and isinstance(value, float):
         return "; write a whole number"
     remedies = {
@@ -62,6 +62,14 @@ def _remedy(kind: str, value: Any) -> str:
         "dict_type": "; write key: value lines below it",
     }
     return remedies.get(kind, "; --print-config shows what it means")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _sentence(message: str) -> str:
@@ -93,7 +101,8 @@ def _nearest_key(path: KeyPath, root: Root) -> str:
     siblings, everywhere = known_keys(tuple(parents), root), _all_keys(root)
     near = difflib.get_close_matches(last, siblings, n=1)
     if last in {key[-1] for key in everywhere}:
-        return f"; did you mean {_keys_named(last, root)}?"
+        here = [".".join([*parents, name]) for name in near]
+        return f"; did you mean {' or '.join([*here, _keys_named(last, root)])}?"
     if near:
         return f"; did you mean {'.'.join([*parents, near[0]])}?"
     names = difflib.get_close_matches(last, sorted({key[-1] for key in everywhere}), n=1)

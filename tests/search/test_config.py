@@ -194,7 +194,9 @@ def test_what_ruamel_writes_as_yaml_1_2_is_read_the_same(tree: dict[str, Any], t
     [
         ("train.max_epoch=3", "unknown key; did you mean train.max_epochs?"),
         ("max_epochs=3", "unknown key; did you mean train.max_epochs?"),
+        ("train.epochs=3", "unknown key; did you mean train.max_epochs or budget.epochs?"),
         ("lerning_rate=3", "did you mean space.learning_rate?"),
+        ("train.max_epochs=many", "not 'many'; write a number"),
         ("tracking.wandb=on", "unknown value 'on'; choose from offline, online, disabled"),
         ("space.architectures=[unett]", "unknown value 'unett'; did you mean unet?"),
         ("space.encoders=[res net]", "'res net' is not a plain name"),
@@ -262,7 +264,7 @@ def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
         f"{file}:6: space.learning_rate.0",
         f"{file}:7: schedule.grace_epochs 30 is more than",
         "'tracking.wandb=on': tracking.wandb",
-        "'foo': not an override",
+        "'foo': not an override; write key.path=value, or --data 'foo' if these are your images",
     ):
         assert part in text
 
