@@ -99,19 +99,26 @@ def sha256(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+RESERVED = frozenset({"ome", "manifest.json", "zarr.json"})
+"""Names that mean something else in a store."""
+DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
 def slug(text: str) -> str:
     """Return `text` as a safe file name: letters, digits, `.`, `_` and `-` only, at most 80 of them.
 
-    >>> slug("Well B1 / Bright Field")
-    'Well-B1-Bright-Field'
+    >>> slug("Well B1 / Bright Field"), slug("OME")
+    ('Well-B1-Bright-Field', '_OME')
 
-    Accents are dropped; a text with letters that have no ASCII form gets a short hash instead of them. Two texts may
-    still share a slug; that is the caller's error to raise.
+    Accents are dropped; a text with letters that have no ASCII form gets a short hash instead of them, one that is
+    `RESERVED` or a device of Windows an underscore before it. Two texts may still share a slug; that is the caller's
+    error to raise.
     """
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")[:80]
+    is_free = name.lower() not in RESERVED and not DEVICE.fullmatch(name)
     if plain.isascii() and name:
-        return name
+        return name if is_free else f"_{name}"
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".lstrip("-")
 
 

@@ -1121,8 +1121,26 @@ def test_S14_text_that_is_a_formula_is_neutralised_and_numbers_are_not(tmp_path:
 def test_S15_output_names_are_slugs_and_a_collision_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("../../x", "a/b", "CON", "a\0b", "x" * 300, "..", "naïve ☃"):
-        assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,90}", slug(name))
+    for name in (
+        "../../x",
+        "a/b",
+        "a\0b",
+        "x" * 300,
+        "..",
+        "naïve ☃",
+        "-rf",
+        "a.",
+        "CON",
+        "nul.txt",
+        "OME",
+        "zarr.json",
+    ):
+        assert re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,90}[A-Za-z0-9_])?", slug(name))
+        assert slug(slug(name)) == slug(name)
+    for reserved in ("CON", "nul.txt", "OME", "ome", "Zarr.json", "manifest.json"):
+        assert slug(reserved) != reserved
+    for alike in ("e\u0301", "É", "ｅ", " e."):  # composed, decomposed, of full width: one file on some systems
+        assert slug(alike).lower() == slug("é").lower()
     corpus.write_movie(tmp_path / "set/a b", 2)
     corpus.write_movie(tmp_path / "set/a-b", 2, seed=9)
     assert refused(convert.main, tmp_path / "set", tmp_path / "d.zarr") == 2
