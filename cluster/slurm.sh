@@ -46,6 +46,7 @@ others=$((${#nodes[@]} - 1))
 port=$((20000 + SLURM_JOB_ID % 10000))
 dashboard=$((port + 10000))
 temp=${TMPDIR:-/tmp}/ray-$SLURM_JOB_ID
+((${#temp} <= 36)) || temp=/tmp/ray-$SLURM_JOB_ID # names of Ray's sockets below it may have 107 characters, no more
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" \
     python -c 'from ray.util import get_node_ip_address; print(get_node_ip_address())')
 
