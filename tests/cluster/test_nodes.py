@@ -26,18 +26,20 @@ from search.ledger import LEDGER, Ledger
 from search.nodes import clean, name_of
 from search.shares import Shares
 from search.signals import Halted
-from search.space import Plan, TrialConfig
+from search.space import Plan
 from search.storage import Storage
 from search.stored_run import StoredRun
 from search.tuning import search
 from tests.cluster import nodes_toy
 from tests.faults import toy
 from tests.s3_stand_in import S3
+from tests.search.trials import a_trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from data_io.store import Dataset
+    from search.space import TrialConfig
 
 pytestmark = pytest.mark.slow
 
@@ -120,25 +122,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def trial_of(name: str, **changes: Any) -> TrialConfig:
-    facts: dict[str, Any] = {
-        "id": name,
-        "target": "two_class",
-        "architecture": "unet",
-        "encoder": "tu-regnetx_002",
-        "loss": "bce_dice",
-        "learning_rate": 0.003,
-        "weight_decay": 1e-4,
-        "augmentation": 0.5,
-        "seed": 3,
-        "crop": 64,
-        "output_stride": None,
-        "encoder_weights": None,
-        "reference": False,
-        "epochs": 4,
-        "cpus": 0.5,
-        "train": CONFIG.train,
-    }
-    return TrialConfig(**(facts | changes))
+    return a_trial(CONFIG.train, **({"id": name, "epochs": 4, "cpus": 0.5} | changes))
 
 
 class Given(Shares):

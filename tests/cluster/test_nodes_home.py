@@ -19,12 +19,14 @@ from search.nodes import SCRATCH, Home, NotShared
 from search.storage import Storage, StorageLost
 from tests.faults import toy
 from tests.s3_stand_in import S3
+from tests.search.trials import a_trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from search.frames import Banks
+    from search.space import TrialConfig
 
 CONFIG = load("demo", None, ["train.checkpoint_every=1"])
 
@@ -200,14 +202,8 @@ def test_what_a_node_lacks_is_no_fault_of_its_trials_and_is_told_with_its_name(
     assert differs.endswith("install the same there")
 
 
-def trial_of(epochs: int) -> Any:
-    from search.space import TrialConfig
-
-    return TrialConfig(
-        id="t", target="two_class", architecture="unet", encoder="resnet18", loss="dice", learning_rate=1e-3,
-        weight_decay=1e-4, augmentation=0.5, seed=1, crop=64, output_stride=None, encoder_weights=None, reference=False,
-        epochs=epochs, cpus=1.0, train=CONFIG.train,
-    )  # fmt: skip
+def trial_of(epochs: int) -> TrialConfig:
+    return a_trial(CONFIG.train, encoder="resnet18", epochs=epochs)
 
 
 def test_a_broken_connection_is_put_down_to_a_node_that_is_found_lost_soon_after(

@@ -13,11 +13,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from search import resources
 from search.config import load
-from search.space import TrialConfig
 from search.trial import make_network
+from tests.search.trials import a_trial
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from search.space import TrialConfig
 
 GIB = 1 << 30
 
@@ -27,24 +29,8 @@ def trial_of(
 ) -> TrialConfig:
     settings = {"crop": 64, "batch_size": 4, "precision": "fp32", "encoder_depth": 3, "crops_per_epoch": 8192} | train
     config = load("demo", None, [f"train.{name}={value}" for name, value in settings.items()])
-    return TrialConfig(
-        id="a",
-        target=target,
-        architecture=architecture,
-        encoder=encoder,
-        loss=loss,
-        learning_rate=0.001,
-        weight_decay=0.0,
-        augmentation=0.0,
-        seed=0,
-        crop=settings["crop"],
-        output_stride=None,
-        encoder_weights=None,
-        reference=False,
-        epochs=1,
-        cpus=1,
-        train=config.train,
-    )
+    facts = {"target": target, "architecture": architecture, "encoder": encoder, "loss": loss, "crop": settings["crop"]}
+    return a_trial(config.train, **facts)
 
 
 def allocated(trial: TrialConfig, micro: int, folder: Path) -> int:

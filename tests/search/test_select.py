@@ -18,12 +18,14 @@ from search.candidates import Candidate, pooled
 from search.config import Config, load
 from search.frames import Banks
 from search.results import winner_of
-from search.space import TrialConfig
 from search.trial import run_trial
+from tests.search.trials import a_trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from search.space import TrialConfig
 
 CONFIG: Config = load(
     "demo",
@@ -41,25 +43,8 @@ CONFIG: Config = load(
 
 
 def trial_of(name: str, target: str, seed: int, **changes: Any) -> TrialConfig:
-    facts: dict[str, Any] = {
-        "id": name,
-        "target": target,
-        "architecture": "unet",
-        "encoder": "tu-regnetx_002",
-        "loss": "stardist" if target == "star" else "bce_dice",
-        "learning_rate": 0.003,
-        "weight_decay": 1e-4,
-        "augmentation": 0.0,
-        "seed": seed,
-        "crop": 64,
-        "output_stride": None,
-        "encoder_weights": None,
-        "reference": False,
-        "epochs": 2,
-        "cpus": 1.0,
-        "train": CONFIG.train,
-    }
-    return TrialConfig(**(facts | changes))
+    facts = {"id": name, "target": target, "seed": seed, "loss": "stardist" if target == "star" else "bce_dice"}
+    return a_trial(CONFIG.train, **(facts | {"augmentation": 0.0} | changes))
 
 
 TRIALS = [

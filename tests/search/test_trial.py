@@ -24,13 +24,14 @@ from search.frames import Banks
 from search.metrics import Row, read_metrics
 from search.recorder import Diverged
 from search.single import NOT_REPRODUCED
-from search.space import TrialConfig
 from search.trial import load_best, run_trial
+from tests.search.trials import a_trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from data_io.store import Dataset
+    from search.space import TrialConfig
 
 SETTINGS = [
     "train.crop=64",
@@ -61,27 +62,9 @@ class Killed(RuntimeError):
 
 
 def trial_of(target: str = "three_class", epochs: int = 4, **changes: Any) -> TrialConfig:
-    config = load("demo", None, SETTINGS)
     losses = {"two_class": "bce_dice", "three_class": "ce_dice", "star": "stardist"}
-    facts: dict[str, Any] = {
-        "id": "t",
-        "target": target,
-        "architecture": "unet",
-        "encoder": "tu-regnetx_002",
-        "loss": losses[target],
-        "learning_rate": 0.003,
-        "weight_decay": 1e-4,
-        "augmentation": 0.5,
-        "seed": 3,
-        "crop": 64,
-        "output_stride": None,
-        "encoder_weights": None,
-        "reference": False,
-        "epochs": epochs,
-        "cpus": 1.0,
-        "train": config.train,
-    }
-    return TrialConfig(**(facts | changes))
+    facts = {"target": target, "loss": losses[target], "epochs": epochs, "train": load("demo", None, SETTINGS).train}
+    return a_trial(**(facts | changes))
 
 
 def until(epoch: int) -> Callable[[Row], None]:

@@ -19,12 +19,15 @@ from search.frames import Banks
 from search.ledger import Ledger
 from search.metrics import COLUMNS, read_metrics
 from search.shares import Shares, kind_of, measured
-from search.space import Plan, TrialConfig
+from search.space import Plan
 from search.trial import load_best, run_trial
 from search.tuning import needs_training, search
+from tests.search.trials import a_trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from search.space import TrialConfig
 
 SETTINGS = [
     "train.crop=64",
@@ -51,25 +54,7 @@ def banks(tmp_path_factory: pytest.TempPathFactory) -> Banks:
 
 
 def trial_of(name: str, **changes: Any) -> TrialConfig:
-    facts: dict[str, Any] = {
-        "id": name,
-        "target": "two_class",
-        "architecture": "unet",
-        "encoder": "tu-regnetx_002",
-        "loss": "bce_dice",
-        "learning_rate": 0.003,
-        "weight_decay": 1e-4,
-        "augmentation": 0.5,
-        "seed": 3,
-        "crop": 64,
-        "output_stride": None,
-        "encoder_weights": None,
-        "reference": False,
-        "epochs": 2,
-        "cpus": 1.0,
-        "train": CONFIG.train,
-    }
-    return TrialConfig(**(facts | changes))
+    return a_trial(CONFIG.train, id=name, **changes)
 
 
 @pytest.fixture
