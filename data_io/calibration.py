@@ -5,7 +5,6 @@ The bare resolution tags are not read: programs fill them with the dots per inch
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +17,11 @@ MICROMETRES = {
     "nm": 1e-3, "nanometer": 1e-3, "mm": 1e3, "millimeter": 1e3,
 }  # fmt: skip
 SECONDS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0}
+
+
+def is_possible(value: float) -> bool:
+    """Say whether a number may be micrometres of a pixel or seconds between frames: 1e-9 to 1e9, so not NaN."""
+    return 1e-9 <= value <= 1e9
 
 
 def of_tiff(path: Path) -> tuple[float | None, float | None]:
@@ -54,9 +58,9 @@ def _ome(text: str) -> tuple[float | None, float | None]:
 
 
 def _in(units: dict[str, float], value: Any, unit: Any) -> float | None:
-    """Return a positive finite value in the base unit, None for anything else."""
+    """Return a value in the base unit, None for what is no number or cannot be."""
     factor = units.get(str(unit).strip().lower())
-    if factor is None or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+    if factor is None or not isinstance(value, int | float) or not is_possible(value * factor):
         return None
     return float(f"{value * factor:.6g}")
 

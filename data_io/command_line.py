@@ -30,6 +30,9 @@ class Parser(argparse.ArgumentParser):
         """Refuse addresses of the network, which would be taken for names of folders; else as argparse does."""
         given = sys.argv[1:] if args is None else list(args)
         for one in given:
+            if not one:
+                unset = "an empty argument, as of a variable of the shell that is not set"
+                raise BadInput(f"{self.prog}: {unset}; fill it in or leave it out, see --help")
             if NETWORK.match(one):
                 remedy = "fetch what lies there and give its folder, or give s3://bucket/name"
                 raise BadInput(f"{hidden(one)}: an address of the network, which is not read; {remedy}")

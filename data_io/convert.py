@@ -19,7 +19,7 @@ from data_io.files import building, sha256
 from data_io.intake import NORMALISATIONS, Intake, Measured, Settings, measure_field, take_in
 from data_io.integrity import is_taken
 from data_io.job_folder import refuse_lost
-from data_io.location import located
+from data_io.location import check_bucket, located
 from data_io.progress import show
 from data_io.provenance import provenance
 from data_io.readers import Options
@@ -64,6 +64,8 @@ def convert(
         Anything wrong with the source, or `out` holds something else. Nothing is left on disk.
     """
     source, out, settings = located(source), located(out), settings or Settings()
+    if not isinstance(source, Path):
+        check_bucket(source)
     if is_store(source):
         return Dataset.open(source)
     if not isinstance(source, Path):
@@ -243,8 +245,8 @@ def _tiles(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     rows, _, columns = text.lower().partition("x")
-    if not (rows.isdigit() and columns.isdigit() and int(rows) and int(columns)):
-        raise BadInput(f"--tiles {text}: give rows and columns, such as 3x4")
+    if not (rows.isdecimal() and columns.isdecimal() and int(rows) and int(columns)):
+        raise BadInput(f"--tiles {text}: not rows and columns; write them as 3x4")
     return int(rows), int(columns)
 
 

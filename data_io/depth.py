@@ -25,11 +25,11 @@ def check(name: object, planes: int, z: str | None) -> None:
     BadInput
         `z` is None although there are several planes, is unknown, or no plane has that number.
     """
-    if z is not None and z not in WAYS and not z.isdigit():
+    if z is not None and z not in WAYS and not z.isdecimal():
         raise BadInput(f"--z {z}: unknown; choose from {', '.join(WAYS)} or the number of a plane, from 0")
     if planes > 1 and z is None:
         raise BadInput(f"{name}: {planes} planes in depth; say --z {'|'.join(WAYS)} or --z N, the number of the plane")
-    if z is not None and z.isdigit() and int(z) >= planes:
+    if z is not None and z.isdecimal() and int(z) >= planes:
         raise BadInput(f"{name}: --z {z}, but its planes are 0 to {planes - 1}; choose another plane")
 
 
@@ -62,7 +62,7 @@ def choose(name: object, channels: Sequence[str], wanted: Sequence[str]) -> list
     for one in wanted:
         if one.lower() in names:
             places.append(names.index(one.lower()))
-        elif one.isdigit() and int(one) < len(channels):
+        elif one.isdecimal() and int(one) < len(channels):
             places.append(int(one))
         else:
             raise BadInput(f"{name}: no channel {one!r}; it has {', '.join(channels)} (or 0 to {len(channels) - 1})")

@@ -109,7 +109,7 @@ def frames(path: Path, options: Options = NO_CHOICE) -> Iterator[tuple[NDArray[A
         colours; several planes in depth and no choice made; a plane of more than 2**30 pixels.
     """
     header(path, options)
-    chosen = "0" if options.z is not None and options.z.isdigit() else options.z
+    chosen = "0" if options.z is not None and options.z.isdecimal() else options.z
     for pixels in raw(path, options):
         grey, note = _grey(pixels)
         checked = _checked(path, grey)
@@ -132,7 +132,7 @@ def raw(path: Path, options: Options = NO_CHOICE) -> Iterator[NDArray[Any]]:
     with opened(path) as paged:
         named, _ = _named(path, paged, options)
         picked = {"C": _channels(path, named, options)}
-        if "Z" in named.sizes and options.z is not None and options.z.isdigit():
+        if "Z" in named.sizes and options.z is not None and options.z.isdecimal():
             picked["Z"] = [int(options.z)]
         for frame in range(named.sizes.get("T", 1)):
             with refusing(path):

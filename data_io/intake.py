@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_io import masks, normalise, readers
 from data_io import splits as splitting
+from data_io.calibration import is_possible
 from data_io.errors import BadInput
 from data_io.files import slug
 from data_io.fingerprint import FrameMeasures, measure
@@ -163,8 +164,9 @@ def _describe(survey: Survey, settings: Settings, marker: dict[str, Any]) -> Fie
 def _check_settings(settings: Settings) -> None:
     for name in ("pixel_size_um", "frame_interval_s"):
         value = getattr(settings, name)
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise BadInput(f"{name}: {value} is not a positive number; give it in its unit, or leave it out if unknown")
+        if value is not None and not (value > 0 and is_possible(value)):
+            what = "too small or too large" if value > 0 and math.isfinite(value) else "not a positive number"
+            raise BadInput(f"{name}: {value} is {what}; give it in its unit, or leave it out if unknown")
     if settings.normalise not in NORMALISATIONS:
         raise BadInput(f"normalise {settings.normalise!r}: unknown; choose from {', '.join(NORMALISATIONS)}")
 

@@ -293,7 +293,7 @@ def _chunk(name: str, files: Collection[str]) -> str:
     for parent in () if _is_metadata(name) else PurePosixPath(name).parents:
         if f"{parent}/zarr.json" in files or f"{parent}/.zarray" in files:
             index = name.removeprefix(f"{parent}/").removeprefix("c/").replace("/", ", ")
-            return f"array {parent}, chunk {index}" if index.replace(", ", "").isdigit() else ""
+            return f"array {parent}, chunk {index}" if index.replace(", ", "").isdecimal() else ""
     return ""
 
 

@@ -80,9 +80,11 @@ def folds(fields: Sequence[Field], by: str, k: int) -> tuple[Splits, ...]:
     if unit == "time":
         raise BadInput("--folds: one movie cut in time has no groups to deal out; give more fields, or leave folds out")
     groups = _groups(known, unit)
+    if len(groups) < 3:
+        raise BadInput(f"--folds {k}: 3 groups or more are needed, not {len(groups)} by {unit}; leave folds out")
     if k < 3 or len(groups) < k:
         raise BadInput(
-            f"--folds {k}: 3 or more are needed, and no more than groups ({len(groups)} by {unit}); give less"
+            f"--folds {k}: 3 or more are needed, and no more than groups ({len(groups)} by {unit}); give another number"
         )
     shares: list[list[FrameRef]] = [[] for _ in range(k)]
     filled = sorted(groups, key=lambda name: (not any(sum(f.cells) for f in groups[name]), name))

@@ -19,7 +19,6 @@ pixels. One frame is in memory at a time.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_io.calibration import is_possible
 from data_io.command_line import Parser
 from data_io.errors import DONE, BadInput, entry_point, printable
 from data_io.job_folder import refuse_lost
@@ -88,7 +88,7 @@ def measure(
     BadInput
         No label images, an image that does not fit, an output that cannot be written, a pixel size that is none.
     """
-    if pixel_size_um is not None and not (math.isfinite(pixel_size_um) and pixel_size_um > 0):
+    if pixel_size_um is not None and not is_possible(pixel_size_um):
         raise BadInput(f"--pixel-size {pixel_size_um:g}: no length; give micrometres per pixel, such as 0.65")
     sources, notes = label_sources(labels)
     greys = image_sources(image, labels, sources) if image is not None else []

@@ -43,6 +43,10 @@ TRAITS = ("area", "perimeter", "circularity", "solidity", "radius", "shape_index
 NOT_HASHED = (("tracking",), ("budget",), ("resources",), ("confirm",), ("train", "workers"))
 
 Positive = Annotated[float, Field(gt=0)]
+Duration = Annotated[float, Field(gt=0, le=1e9)]
+Gigabytes = Annotated[float, Field(gt=0, le=1e6)]
+Scale = Annotated[float, Field(ge=1e-9, le=1e9)]
+Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -99,13 +103,13 @@ class DataConfig(Section):
     """Folds over groups that are stored with the data set; 0 stores none."""
     fold: int | None = Field(default=None, ge=0)
     """Which stored fold, from 0, is trained and tested; null takes the plain split."""
-    memory_gb: Positive | None = None
+    memory_gb: Gigabytes | None = None
     """Decoded training frames larger than this many gigabytes are streamed; null takes a quarter of the free memory."""
     split_by: str = Field(default="auto", pattern=r"^[A-Za-z0-9_.\-]+$")
     """What keeps train, validation and test apart: auto, field, time or the name of a group (patient, well)."""
-    pixel_size_um: Positive | None = None
+    pixel_size_um: Scale | None = None
     """Edge of a pixel in micrometres; null takes it from the files where they say it."""
-    frame_interval_s: Positive | None = None
+    frame_interval_s: Scale | None = None
     """Seconds between two frames; null takes it from the files where they say it."""
     synthetic: SyntheticConfig = SyntheticConfig()
     """The synthetic movies, used when path is null."""
@@ -193,9 +197,9 @@ class SpaceConfig(Section):
 class TrainConfig(Section):
     """The training of one trial."""
 
-    max_epochs: int = Field(ge=1, le=1_000_000)
+    max_epochs: Epochs
     """Epochs of a trial that nothing stops."""
-    crops_per_epoch: int | None = Field(default=None, ge=2)
+    crops_per_epoch: int | None = Field(default=None, ge=2, le=100_000_000)
     """Random crops of an epoch; null cuts as many as cover the area of the training frames once."""
     crop: int | None = Field(default=None, ge=32, le=4096, multiple_of=32)
     """Edge of a training crop in pixels, a multiple of 32; null takes what suits the size of the cells."""
@@ -215,9 +219,9 @@ class TrainConfig(Section):
     """Whether operations that give the same bits every time are taken; slower on a GPU, a log names what has none."""
     gradient_clip: Positive | None = 1.0
     """Largest norm of the gradient; null does not clip."""
-    checkpoint_every: int = Field(ge=1)
+    checkpoint_every: Epochs
     """Epochs between two checkpoints; a better validation score writes one as well."""
-    validation_crops: int = Field(ge=1)
+    validation_crops: int = Field(ge=1, le=1_000_000)
     """Crops on which each epoch is validated, the same in all trials."""
     calibrate_batchnorm: bool = True
     """Whether the statistics of batch normalisation are taken anew from unaugmented crops before each validation."""
@@ -286,13 +290,13 @@ class ScheduleConfig(Section):
 
     asha: bool
     """Whether weak trials are stopped early (ASHA), within one target only."""
-    grace_epochs: int = Field(ge=1)
+    grace_epochs: Epochs
     """Epochs before a trial may be stopped."""
     reduction_factor: float = Field(default=3, gt=1, le=100)
     """One trial in so many goes on at each rung."""
     references: tuple[ReferenceConfig, ...] = ()
     """Configurations that run to the end beside the search, in no rung."""
-    reference_epochs: int | None = Field(default=None, ge=1)
+    reference_epochs: Epochs | None = None
     """Epochs of the references; null is train.max_epochs."""
     references_placed: Literal["first", "last", "beside"] = "first"
     """When the references start: before the other trials, after them, or spread among them."""
@@ -306,13 +310,13 @@ class ScheduleConfig(Section):
 class BudgetConfig(Section):
     """Limits of the whole search, whichever comes first; the best so far is handed on."""
 
-    minutes: Positive | None = None
+    minutes: Duration | None = None
     """Wall-clock minutes of the search; null is no limit."""
-    epochs: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1, le=10**12)
     """Epochs of all trials together; null is no limit."""
-    trials: int | None = Field(default=None, ge=1)
+    trials: int | None = Field(default=None, ge=1, le=10**9)
     """Trials that are started; null is no limit."""
-    gpu_hours: Positive | None = None
+    gpu_hours: Duration | None = None
     """GPU hours of all trials together, a trial counted by its share of the GPU; null is no limit."""
 
 
@@ -323,11 +327,11 @@ class ResourceConfig(Section):
     """Cores of a trial, below 1 several share one; auto is 1, more where memory holds fewer trials than cores."""
     gpus_per_trial: float | Literal["auto"] = "auto"
     """GPUs of a trial: a share up to 1 or a whole number; auto is the share that its measured peak of memory needs."""
-    gpu_memory_gb: Positive | None = None
+    gpu_memory_gb: Gigabytes | None = None
     """Memory of one GPU in gigabytes, where it cannot be asked (another node's); null asks."""
     reference_processes: int = Field(default=1, ge=1, le=64)
     """Processes that train one reference together (DDP), each with a GPU of its own where there are GPUs."""
-    hang_minutes: Positive | None = 180.0
+    hang_minutes: Duration | None = 180.0
     """Minutes without a completed epoch after which a trial counts as hung and is started again, once; null never."""
 
     @field_validator("gpus_per_trial")
@@ -335,7 +339,7 @@ class ResourceConfig(Section):
     def _share_or_whole(cls, value: float | str) -> float | str:
         if isinstance(value, str):
             return value
-        if value < 0 or (value > 1 and value != int(value)):
+        if not 0 <= value <= 1024 or (value > 1 and value != int(value)):
             raise ValueError(f"a trial takes a share of one GPU (0 to 1) or whole GPUs, not {value}; write 0.5, 1 or 2")
         return value
 
@@ -393,7 +397,7 @@ class Config(Section):
     def _objective_exists(cls, value: str) -> str:
         objectives = ("pq", "iou", *(f"{kind}:{trait}" for kind in ("trait", "pareto") for trait in TRAITS))
         if value not in objectives:
-            raise ValueError(f"unknown objective {value!r}{choices(value, objectives)}")
+            raise ValueError(f"unknown objective {shown(value)}{choices(value, objectives)}")
         return value
 
     @model_validator(mode="after")
@@ -479,11 +483,11 @@ def _preset_name(
     name = preset if preset is not None else in_file if in_file is not None else "demo"
     place = "--preset" if preset is not None else f"{file}:{lines.get(('preset',), 1)}"
     if not isinstance(name, str) or name not in PRESETS:
-        layers.faults.append(f"{place}: unknown preset {name!r}{choices(str(name), PRESETS)}")
+        layers.faults.append(f"{place}: unknown preset {shown(name)}{choices(str(name), PRESETS)}")
         return "demo"
     if preset is not None and in_file is not None and in_file != preset:
         where = f"{file}:{lines[('preset',)]}"
-        layers.faults.append(f"{where}: preset {in_file!r}, but --preset {preset} was asked for; drop one of them")
+        layers.faults.append(f"{where}: preset {shown(in_file)}, but --preset {preset} was asked for; drop one of them")
     return name
 
 

@@ -139,7 +139,7 @@ def _seg(sequence: Path, truth: str) -> Path:
 
 
 def _number(z: str | None) -> str:
-    return str(int(z)) if z is not None and z.isdigit() else ""
+    return str(int(z)) if z is not None and z.isdecimal() else ""
 
 
 def _slices(sequence: Path, truth: str) -> dict[tuple[int, int], Path]:

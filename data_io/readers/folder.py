@@ -466,7 +466,7 @@ def _refuse_pickles(frames: list[Path], masks: Path | None = None) -> None:
 
 def natural(path: Path) -> list[tuple[int, str]]:
     """Return a key that sorts names as people count."""
-    return [(int(t), "") if t.isdigit() else (0, t) for t in re.split(r"(\d+)", path.name)]
+    return [(int(t), "") if t.isdecimal() else (0, t) for t in re.split(r"(\d+)", path.name)]
 
 
 def _folders(path: Path) -> list[Path]:

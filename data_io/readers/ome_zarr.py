@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_io import depth, images, masks
-from data_io.calibration import MICROMETRES, SECONDS
+from data_io.calibration import MICROMETRES, SECONDS, is_possible
 from data_io.errors import BadInput
 from data_io.images import Plane
 from data_io.readers.raw import DRAWN, Drawing, RawField, RawFile
@@ -84,7 +84,7 @@ def _images(source: Path) -> list[tuple[str, Path, dict[str, str]]]:
     if "multiscales" in ome:
         return [(source.name.removesuffix(".zarr").removesuffix(".ome"), source, {})]
     if "bioformats2raw.layout" in ome:
-        series = _ome(source / "OME").get("series") or sorted(p.name for p in source.iterdir() if p.name.isdigit())
+        series = _ome(source / "OME").get("series") or sorted(p.name for p in source.iterdir() if p.name.isdecimal())
         return [(str(one), source / _inside(source, one), {}) for one in series]
     raise BadInput(f"{source}: a Zarr group without OME metadata; give an OME-Zarr image, collection or plate")
 
@@ -113,6 +113,8 @@ def _ome(folder: Path) -> dict[str, Any]:
 
     try:
         attributes = dict(zarr.open_group(folder, mode="r").attrs)
+    except zarr.errors.ContainsArrayError:
+        raise BadInput(f"{folder}: one array of an OME-Zarr, not the image; give the folder that it is in") from None
     except Exception as fault:  # zarr raises anything from KeyError to its own
         raise BadInput(f"{folder}: bad Zarr metadata ({_line(fault)}); write the store again") from fault
     ome = attributes.get("ome", attributes)
@@ -146,7 +148,9 @@ def _image(path: Path) -> Image:
     known = {
         axis["name"]: step * units[axis["name"]][unit]
         for axis, step in zip(axes, steps, strict=True)
-        if axis["name"] in units and (unit := str(axis.get("unit", "")).lower()) in units[axis["name"]] and step > 0
+        if axis["name"] in units
+        and (unit := str(axis.get("unit", "")).lower()) in units[axis["name"]]
+        and is_possible(step * units[axis["name"]][unit])
     }
     told = [str(c.get("label", i)) for i, c in enumerate((ome.get("omero") or {}).get("channels", []))]
     count = array.shape[names.index("c")] if "c" in names else 1
@@ -246,7 +250,7 @@ def _labels(labels: Image, plane: Plane, z: str | None) -> tuple[Drawn, tuple[st
     if (sizes["y"], sizes["x"]) != plane.shape or sizes.get("t", 1) != plane.frames:
         told = f"{sizes} does not fit its image of {plane.frames} frames {plane.shape}"
         raise BadInput(f"{labels.path}: {told}; give the label image of this image")
-    if sizes.get("z", 1) > 1 and z != "max" and not (z or "").isdigit():
+    if sizes.get("z", 1) > 1 and z != "max" and not (z or "").isdecimal():
         raise BadInput(f"{labels.path}: labels in depth can only be projected by --z max or chosen by --z N")
     drawn = []
     for t in range(plane.frames):

@@ -420,6 +420,9 @@ def test_labels_in_two_pieces_are_counted(movie):
 def test_a_bad_option_or_source(movie, tmp_path):
     with pytest.raises(BadInput, match="pixel_size_um: -1 is not a positive number"):
         convert(movie, tmp_path / "d.zarr", Settings(pixel_size_um=-1))
+    for value in (1e308, 1e-320):
+        with pytest.raises(BadInput, match=r"frame_interval_s: .* is too small or too large; give it in its unit"):
+            convert(movie, tmp_path / "d.zarr", Settings(frame_interval_s=value))
     with pytest.raises(BadInput, match="no such file or folder"):
         convert(tmp_path / "gone", tmp_path / "d.zarr")
     with pytest.raises(BadInput, match="unknown group; choose from auto, field, time"):
@@ -430,6 +433,33 @@ def test_a_bad_option_or_source(movie, tmp_path):
     (tmp_path / "texts/notes.txt").write_text("x")
     with pytest.raises(BadInput, match=r"only \.txt"):
         convert(tmp_path / "texts", tmp_path / "d.zarr")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--tiles", "2"], "--tiles 2: not rows and columns; write them as 3x4"),
+        (["--tiles", "²x2"], "--tiles ²x2: not rows and columns; write them as 3x4"),
+        (["--z", "²"], "--z ²: unknown; choose from max, mean, focus or the number of a plane"),
+        (["--channels", "²"], "no channel '²'; it has channel_1"),
+        (["--folds", "3"], "--folds 3: 3 groups or more are needed, not 1 by field; leave folds out"),
+        (
+            ["--split-by", ""],
+            "an empty argument, as of a variable of the shell that is not set; fill it in or leave it",
+        ),
+    ],
+)
+def test_an_option_that_cannot_be_meant(options, said, movie, tmp_path):
+    with pytest.raises(BadInput) as caught:
+        main([str(movie), str(tmp_path / "d.zarr"), *options])
+    assert said in str(caught.value)
+    assert not (tmp_path / "d.zarr").exists()
+
+
+def test_names_with_numerals_that_are_no_digits(movie):
+    for folder in ("frames", "masks"):
+        (movie / folder / "t001.tif").rename(movie / folder / "t1²3 ².tif")
+    assert next(iter(_converted(movie).fields.values())).annotated == (True,) * 5
 
 
 def test_different_channels_are_refused(tmp_path, write_movie):

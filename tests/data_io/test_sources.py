@@ -13,6 +13,7 @@ import tifffile
 import zarr
 from PIL import Image
 
+from data_io import calibration
 from data_io.convert import convert, main
 from data_io.errors import BadInput
 from data_io.intake import Settings
@@ -214,6 +215,19 @@ def test_a_zarr_without_ome_metadata_is_refused(tmp_path):
     zarr.create_group(tmp_path / "x.zarr")
     with pytest.raises(BadInput, match="a Zarr group without OME metadata"):
         find(tmp_path / "x.zarr")
+    zarr.create_array(tmp_path / "x.zarr/s0", data=np.zeros((4, 4), np.uint16))
+    with pytest.raises(BadInput, match="s0: one array of an OME-Zarr, not the image; give the folder that it is in"):
+        find(tmp_path / "x.zarr/s0")
+
+
+def test_a_pixel_size_that_cannot_be_is_unknown(tmp_path, discs, grey):
+    source, _ = _ome_zarr(tmp_path / "movie.ome.zarr", "0.5", discs, grey)
+    file = source / "zarr.json"
+    file.write_text(file.read_text().replace("500.0", "1e300"))
+    assert find(source).fields[0].files[0].plane.pixel_size_um is None
+    told = {"axes": "YX", "PhysicalSizeX": 1e300, "PhysicalSizeY": 1e300}
+    tifffile.imwrite(tmp_path / "a.ome.tif", grey(discs(0)), ome=True, metadata=told)
+    assert calibration.of_tiff(tmp_path / "a.ome.tif") == (None, None)
 
 
 def test_a_mosaic_of_16_bit_tiles_becomes_fields(tmp_path, discs, grey):
