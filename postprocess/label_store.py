@@ -153,10 +153,10 @@ def colours_of(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _frames(folder: Path, shape: tuple[int, ...], dtype: str, axes: str) -> FrameStore:
     """Open the frames in a folder, or make them anew where there are none of this shape and type."""
-    import zarr
+    from data_io.zarr_io import open_checked
 
     if (folder / LEVEL / "zarr.json").is_file() and (folder / "mark" / "zarr.json").is_file():
-        array = zarr.open_array(folder / LEVEL, mode="r")
+        array = open_checked(folder / LEVEL)
         if array.shape == shape and array.dtype == dtype:
             return FrameStore(folder, [LEVEL])
     return FrameStore.create(folder, {LEVEL: (shape, dtype, axes)})
