@@ -71,3 +71,21 @@ def test_when_all_has_ended_no_time_is_left(clock: list[float]) -> None:
     run(display, FIRST, 10, clock)
     display.ended(FIRST, "completed", "")
     assert display.seconds_left() is None
+
+
+def test_a_live_table_is_drawn_twice_a_second_at_most_and_whenever_a_trial_ends(clock: list[float]) -> None:
+    class Drawn:
+        count = 0
+
+        def update(self, table: object, *, refresh: bool) -> None:
+            self.count += 1
+
+    display, live = Display((FIRST, SECOND), {}, None, io.StringIO()), Drawn()
+    display.live = live  # type: ignore[assignment]
+    for epoch in range(1, 10):
+        clock[0] += 0.1
+        display.epoch(FIRST, row(epoch, 0.5))
+    assert live.count == 2
+    display.ended(FIRST, "stopped", "")
+    display.ended(SECOND, "failed", "")
+    assert live.count == 4
