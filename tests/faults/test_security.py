@@ -15,9 +15,10 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import zipfile
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -1157,3 +1158,29 @@ def test_S16_malicious_releases_are_excluded() -> None:
     pins = (ROOT / ".ci/constraints.txt").read_text()
     assert re.search(r"^pytorch-lightning==2\.6\.[6-9]", pins, re.MULTILINE)
     assert "--constraint .ci/constraints.txt" in (ROOT / ".ci/setup").read_text()
+
+
+def test_S16_all_that_the_requirements_bring_is_pinned() -> None:
+    from importlib.metadata import PackageNotFoundError, requires
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = (ROOT / ".ci/constraints.txt").read_text().splitlines()
+    pinned = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line and line[0] != "#"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    seen: set[tuple[str, str]] = set()
+    open_ones = [(Requirement(one), "") for one in asked]
+    while open_ones:
+        one, extra = open_ones.pop()
+        name = canonicalize_name(one.name)
+        if one.marker and not one.marker.evaluate({"extra": extra}):
+            continue
+        for wanted in ("", *one.extras):
+            if (name, wanted) not in seen:
+                seen.add((name, wanted))
+                with suppress(PackageNotFoundError):  # of another platform
+                    open_ones += [(Requirement(more), wanted) for more in requires(name) or []]
+    assert not {name for name, _ in seen} - pinned
+    assert len(seen) > 200
