@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import traceback
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from data_io import errors, files
 from data_io.errors import BadInput
 from data_io.job_folder import refuse_relative
+from data_io.location import refuse_remote
+from data_io.secrecy import veiled
 from search import console, destination, nodes, prepare, trust
 from search.config import Config, dump
 from search.console import say
@@ -30,6 +33,8 @@ from search.storage import StorageLost
 from search.stored_run import Unstored, kept_at
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from data_io.store import Dataset
     from search.frames import Banks
     from search.ledger import Ledger
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     from search.options import Options
     from search.scheduler import Watcher
     from search.space import Plan, TrialConfig
+    from search.tracking import Tracker
 
 
 OPTUNA = "optuna.db"
@@ -55,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         if isinstance(options.out, str):
             raise BadInput(f"{options.out}: a replay needs a folder; give one with --out")
+        refuse_remote(options.replay)
         return replay(options.replay, options.out)
     kept = kept_at(options.resume, resumed=True)
     config = options.config(kept.bring_settings())
@@ -83,7 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
         if not foreseen and not errors.is_disk_full(fault):
             raise
         told = fault if foreseen else errors.disk_full(fault, run_dir)
-        print(f"error: {told}; mend that, then go on with: {_how_to_go_on(run_dir, options, kept)}", file=sys.stderr)
+        line = f"error: {told}; mend that, then go on with: {_how_to_go_on(run_dir, options, kept)}"
+        print(errors.printable(veiled(line)), file=sys.stderr)
         return errors.PREEMPTED
 
 
@@ -94,7 +102,7 @@ def _how_to_go_on(run_dir: Path, options: Options, kept: Unstored) -> str:
 
 def place(options: Options, data: str | None) -> Path | str:
     """Return where the run goes; inside a Ray job that is said, and every node of the cluster sees the place."""
-    from cluster.joined import ALLOW, blind_nodes
+    from cluster.joined import ALLOW, blind_nodes, without_reach
     from cluster.start import belongs_to_job, cluster_of_job
 
     asked = options.resume or options.out
@@ -110,6 +118,7 @@ def place(options: Options, data: str | None) -> Path | str:
             chosen, why = destination.in_a_job(asked, os.environ, len(nodes))
             say(f"run folder: {chosen} ({why})")
             destination.check_seen(chosen, nodes, blind_nodes)
+            destination.check_reached([chosen, data], nodes, without_reach)
     except ConnectionError as fault:
         raise BadInput(str(fault)) from fault
     return chosen
@@ -154,6 +163,7 @@ def _go(
     """Plan, search, choose, predict, measure, compare; each step is a file the next one reads."""
     from search import changes, predict
     from search.ledger import Ledger
+    from search.tracking import send_report
 
     plan, notes = prepare.make_plan(config, dataset, run_dir)
     ledger = Ledger.of_run(run_dir)
@@ -163,18 +173,18 @@ def _go(
         files.write_text(run_dir / CONFIG_OF_A_RUN, dump(config))
         files.write_json(run_dir / predict.RUN_FACTS, prepare.run_facts(config, dataset, run_dir))
         kept.put_needed(dataset)
-        plan = train(config, plan, dataset, run_dir, ledger, notes, signals, kept)
-        facts, failed = hand_on(config, plan, dataset, run_dir, ledger, notes, signals, kept)
+        plan = extended(config, plan, ledger)
+        with tracked(config, plan, run_dir, signals, kept) as tracker:
+            plan = train(config, plan, dataset, run_dir, ledger, notes, signals, kept, tracker)
+            facts, failed = hand_on(config, plan, dataset, run_dir, ledger, notes, signals, kept)
+            report = compare(run_dir) if facts else None
+            if report is not None:
+                send_report(tracker, config.tracking, run_dir, dataset, report)
     finally:
         ledger.close()
     if not facts:
         kept.put_results()
         return errors.NO_TRIAL
-    report = compare(run_dir)
-    if report is not None:
-        from search.tracking import send_report
-
-        send_report(config.tracking, run_dir, run_dir.resolve().name, dataset, report)
     shutil.rmtree(run_dir / "cache", ignore_errors=True)
     kept.put_results()
     console.closing(facts, run_dir, report)
@@ -194,16 +204,14 @@ def train(
     notes: list[str],
     signals: Signals,
     kept: Unstored,
+    tracker: Tracker,
 ) -> Plan:
     """Search: every trial that is not settled, on Ray, watched by the display and W&B; then the runs of the winner.
 
     Returns the plan with the trials that came up on the way.
     """
-    from search.proposed import with_proposed
     from search.tuning import needs_training
-    from search.winner import with_runs_of_winner
 
-    plan = with_runs_of_winner(config, with_proposed(plan, ledger), ledger)
     if kept.store is None:
         _open_again(config, plan, dataset, run_dir, ledger)
     console.announce(config, dataset, plan, notes, run_dir)
@@ -226,7 +234,7 @@ def train(
         raise BadInput(str(fault)) from fault
     signals.install()
     try:
-        return _train(config, plan, banks, run_dir, ledger, dataset.channels, signals, kept)
+        return _train(config, plan, banks, run_dir, ledger, dataset.channels, signals, kept, tracker)
     finally:
         stop_ray()
 
@@ -259,17 +267,15 @@ def _train(
     channels: int,
     signals: Signals,
     kept: Unstored,
+    tracker: Tracker,
 ) -> Plan:
     """Search in one go: the plan and what Optuna proposes, then the references of the winner."""
     from cluster.start import belongs_to_job
     from cluster.watch import watched
     from search.progress import Display
-    from search.proposed import Proposed, with_proposed
+    from search.proposed import Proposed
     from search.shares import measured
-    from search.sweep import description
-    from search.tracking import make_tracker
     from search.tuning import needs_training, search
-    from search.winner import with_runs_of_winner
 
     def interrupted() -> bool:
         return signals.received is not None or kept.lost is not None
@@ -278,16 +284,27 @@ def _train(
     shares = measured(config, plan.possible(), channels, ledger, say)
     advised = Proposed(config, plan, ledger, run_dir / OPTUNA)
     settled = {name: state.status for name, state in ledger.trials().items() if state.status}
-    name = run_dir.resolve().name
-    shown = description(name, plan.possible(), continuous=config.space.continuous)
-    tracker = make_tracker(config.tracking, run_dir, name, shown)
-    try:
-        with (
-            watched(partial(ray_is_lost, kept.place or run_dir)),
-            signals.patiently(),
-            Display(plan.trials, settled, config.budget.minutes) as display,
-        ):
-            watchers: list[Watcher] = [display, Tracking(tracker), advised]
+    with (
+        watched(partial(ray_is_lost, kept.place or run_dir)),
+        signals.patiently(),
+        Display(plan.trials, settled, config.budget.minutes) as display,
+    ):
+        watchers: list[Watcher] = [display, Tracking(tracker), advised]
+        search(
+            config,
+            plan,
+            banks,
+            run_dir,
+            ledger,
+            watchers,
+            shares,
+            advised,
+            interrupted,
+            store=kept.store,
+            grows=grows,
+        )
+        plan = extended(config, plan, ledger)
+        if not interrupted() and needs_training(config, replace(plan, rows=()), ledger):
             search(
                 config,
                 plan,
@@ -296,34 +313,40 @@ def _train(
                 ledger,
                 watchers,
                 shares,
-                advised,
+                None,
                 interrupted,
                 store=kept.store,
                 grows=grows,
             )
-            extended = with_runs_of_winner(config, with_proposed(plan, ledger), ledger)
-            if not interrupted() and needs_training(config, replace(extended, rows=()), ledger):
-                search(
-                    config,
-                    extended,
-                    banks,
-                    run_dir,
-                    ledger,
-                    watchers,
-                    shares,
-                    None,
-                    interrupted,
-                    store=kept.store,
-                    grows=grows,
-                )
-        if again := console.came_again(ledger):
-            say(again)
-        if kept.lost is not None:
-            raise Halted(kept.lost)
-        nodes.clean(nodes.name_of(run_dir))
+    if again := console.came_again(ledger):
+        say(again)
+    if kept.lost is not None:
+        raise Halted(kept.lost)
+    nodes.clean(nodes.name_of(run_dir))
+    return plan
+
+
+def extended(config: Config, plan: Plan, ledger: Ledger) -> Plan:
+    """Return the plan with what came up during the search: proposals, and the runs of the winner."""
+    from search.proposed import with_proposed
+    from search.winner import with_runs_of_winner
+
+    return with_runs_of_winner(config, with_proposed(plan, ledger), ledger)
+
+
+@contextmanager
+def tracked(config: Config, plan: Plan, run_dir: Path, signals: Signals, kept: Unstored) -> Iterator[Tracker]:
+    """Track a search from its first trial to its report; closed in a hurry where it was asked to end."""
+    from search.sweep import description
+    from search.tracking import make_tracker
+
+    name = run_dir.resolve().name
+    shown = description(name, plan.possible(), continuous=config.space.continuous)
+    tracker = make_tracker(config.tracking, run_dir, name, shown)
+    try:
+        yield tracker
     finally:
-        tracker.close(hurry=interrupted())
-    return extended
+        tracker.close(hurry=signals.received is not None or kept.lost is not None)
 
 
 def _train_again(
@@ -470,8 +493,9 @@ def compare(run_dir: Path) -> Path | None:
     except Exception as fault:
         if errors.is_disk_full(fault):
             raise
-        files.write_text(failed, traceback.format_exc())
-        print(f"report failed: {fault}; numbers are saved, details in {failed}", file=sys.stderr)
+        files.write_text(failed, veiled(traceback.format_exc()))
+        told = f"report failed: {fault}; numbers are saved, details in {failed}"
+        print(errors.printable(veiled(told)), file=sys.stderr)
         return None
     failed.unlink(missing_ok=True)
     return report

@@ -1,7 +1,8 @@
 """A search as a Weights & Biases sweep: what it varies, under which name the runs of its trials are known.
 
 ``RUN/wandb/search.json`` keeps what W&B knows of a search: the key in the ids of its runs (two searches in one project
-never share a run), the sweep, once a server gave it an id, and the checksum of the report that was sent.
+never share a run), the sweep, once a server gave it an id, the checksum of the report that was sent, and what was
+finished.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from search.space import TrialConfig
 
 FILE = "search.json"
+REPORT_FILE = "report.json"
+"""Beside it: which report was to be sent last."""
 METRIC = "val_dataset_iou"
 VARIED = ("target", "architecture", "encoder", "loss", "learning_rate", "weight_decay", "augmentation", "seed")
 """Keys of a run's configuration that a sweep shows as axes of its parallel coordinates."""
@@ -66,6 +69,8 @@ class SearchOnWandb:
         Its id on the server; None before there is one.
     report
         SHA-256 of the report that was sent last, its times left out; None before.
+    finished
+        Trials whose runs were finished, and how many epochs these hold.
     """
 
     folder: Path
@@ -75,6 +80,7 @@ class SearchOnWandb:
     description: dict[str, Any] = field(default_factory=dict)
     sweep: str | None = None
     report: str | None = None
+    finished: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Path, project: str, name: str) -> SearchOnWandb:

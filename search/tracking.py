@@ -3,7 +3,8 @@
 `make_tracker` chooses once. Behind W&B's tracker stands a process of its own
 (`search.wandb_writer`) that gets one JSON line per call: whatever W&B does - fails, hangs, loses its service - the
 search only sees one warning. When the driver is killed the process sees the end of its input, finishes the runs and
-ends, so that the rows of the last epochs are not lost.
+ends, so that the rows of the last epochs are not lost. One tracker serves a search from its first trial to its report
+and is closed once. What W&B did not take then, `search.wandb_sync` sends later.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from data_io import files
 from data_io.secrecy import without_secrets
+from search.sweep import REPORT_FILE
 from search.tensorboard import TensorBoard
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 CLOSE_SECONDS = 30.0
 HURRY_SECONDS = 4.0
 """How long the end of W&B's process is waited for when this one was asked to end."""
+WRITER = ("-m", "search.wandb_writer")
 REPORT_FOLDER = "shown"
 AGENT = "WANDB_SWEEP_ID"
 """Variable that ``wandb agent`` sets for what it starts."""
@@ -62,7 +65,7 @@ class Tracker(Protocol):
         """Pass on what the search came to."""
 
     def close(self, *, hurry: bool = False) -> None:
-        """Finish every run, within 30 s; in a hurry within 4 s, the rest without anyone waiting for it."""
+        """Finish every run and the report, within 30 s in all; in a hurry 4 s, the rest without anyone waiting."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,15 @@ def make_tracker(
     return Trackers(trackers)
 
 
-def send_report(tracking: TrackingConfig, run_dir: Path, experiment: str, dataset: Dataset, report: Path) -> None:
-    """Hand the report of a finished search to W&B; pictures of the data are in it only where they may be sent."""
+def send_report(tracker: Tracker, tracking: TrackingConfig, run_dir: Path, dataset: Dataset, report: Path) -> None:
+    """Hand the report of a finished search to its tracker; pictures of the data are in it only where they may be sent.
+
+    The tracker reads the files when it comes to them, so they must stay until it is closed.
+    """
     from search import examples
 
     if tracking.wandb == "disabled":
         return
-    tracker = ProcessTracker(tracking.wandb, tracking.project, run_dir, experiment)
     folder = run_dir / "wandb" / REPORT_FOLDER
     try:
         file, pictures = report, []
@@ -119,8 +124,6 @@ def send_report(tracking: TrackingConfig, run_dir: Path, experiment: str, datase
         tracker.report(Report(file, run_dir / "trials.parquet", pictures))
     except Exception as error:
         log.warning("W&B: the report is not sent (%s); it stands in %s", error, report)
-    finally:
-        tracker.close()
 
 
 class Trackers:
@@ -161,6 +164,7 @@ class ProcessTracker:
     def __init__(
         self, mode: str, project: str, run_dir: Path, experiment: str, sweep: dict[str, Any] | None = None
     ) -> None:
+        self._run_dir = run_dir
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._warned = threading.Event()
         self._closed = False
@@ -185,12 +189,18 @@ class ProcessTracker:
     def report(self, report: Report) -> None:
         """See `Tracker`; nothing is sent twice."""
         pictures = [(caption, str(file.absolute())) for caption, file in report.pictures]
-        told = {"file": str(report.file.absolute()), "trials": str(report.trials.absolute()), "pictures": pictures}
+        told: dict[str, Any] = {
+            "file": str(report.file.absolute()),
+            "trials": str(report.trials.absolute()),
+            "pictures": pictures,
+        }
         text = TIME.sub("", report.file.read_text(encoding="utf-8"))
-        self._tell(do="report", trial="", values={**told, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+        told["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        files.write_json(self._run_dir / "wandb" / REPORT_FILE, told)
+        self._tell(do="report", trial="", values=told)
 
     def close(self, *, hurry: bool = False) -> None:
-        """See `Tracker`; a process that needs longer is killed and its rows may be lost, which is said."""
+        """See `Tracker`; a process that needs longer is killed, which is said."""
         if self._closed:
             return
         self._closed = True
@@ -203,8 +213,8 @@ class ProcessTracker:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             if hurry:
-                return  # it has all rows and ends by itself, `wandb_writer.FINISH_SECONDS` at most
-            self._warn(f"it did not finish within {CLOSE_SECONDS:.0f} s and was ended; the last rows may be missing")
+                return  # it has all rows and ends by itself, within `wandb_writer.END_SECONDS`
+            self._warn(f"it did not finish within {CLOSE_SECONDS:.0f} s and was ended")
             _kill_tree(self._process.pid)
             self._process.wait()
         else:
@@ -215,7 +225,7 @@ class ProcessTracker:
 
     def _started(self, mode: str, project: str, run_dir: Path, experiment: str) -> subprocess.Popen[bytes] | None:
         folder = run_dir / "wandb"
-        command = [sys.executable, "-m", "search.wandb_writer", mode, project, experiment, str(folder.absolute())]
+        command = [sys.executable, *WRITER, mode, project, experiment, str(folder.absolute())]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / "writer.log").open("ab") as errors:
@@ -260,7 +270,8 @@ class ProcessTracker:
     def _warn(self, fault: str) -> None:
         if not self._warned.is_set():
             self._warned.set()
-            log.warning("W&B: %s; the search goes on, its own records are complete", fault)
+            later = f"send what is missing later: python -m search.wandb_sync {self._run_dir}"
+            log.warning("W&B: %s; the search goes on, its own records are complete; %s", fault, later)
 
 
 def _environment(mode: str) -> dict[str, str]:

@@ -1,25 +1,36 @@
-"""Send the runs of an offline search to Weights & Biases, as one sweep: ``python -m search.wandb_sync RUN``.
+"""Send the runs of a search to Weights & Biases, as one sweep: ``python -m search.wandb_sync RUN``.
 
-What was sent before is not sent again. Images are among what is sent only where the search was run with
+What was sent before is not sent again. What W&B's files lack - its service was killed, its server did not answer - is
+written anew from the trials' own tables. Images are among what is sent only where the search was run with
 ``--wandb-images``.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_io import errors
 from data_io.command_line import Parser
+from data_io.damage import one_line
 from data_io.errors import BadInput
-from search.sweep import FILE, SearchOnWandb
+from data_io.location import refuse_remote
+from data_io.secrecy import without_secrets
+from search import sealed, strict_yaml
+from search.sweep import FILE, REPORT_FILE, SearchOnWandb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 UNREACHABLE = 1
+CONFIRMED = "confirm.json"
+"""What `search.confirm` writes."""
+WAIT_SECONDS = 5.0
+"""How long a search that is just ending is waited for."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser("python -m search.wandb_sync", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a search")
     run: Path = parser.parse_args(arguments).run
+    refuse_remote(run)
     folder = run / "wandb"
     if not (folder / FILE).is_file():
         raise BadInput(f"{run}: no W&B runs; give the folder of a search that was not run with --wandb disabled")
@@ -35,16 +47,31 @@ def main(arguments: list[str] | None = None) -> int:
 
 def sync(folder: Path) -> int:
     """Send the runs under ``RUN/wandb``; 0 when all were sent and stand in a sweep, else 1, which is said."""
-    search = SearchOnWandb.of(folder, *_project_and_name(folder))
+    from search.wandb_writer import held
+
+    try:
+        with held(folder, WAIT_SECONDS):
+            return _sync(folder)
+    except TimeoutError:
+        raise BadInput(f"{folder.parent}: a search still writes to it; wait for its end, then repeat") from None
+
+
+def _sync(folder: Path) -> int:
+    from search.wandb_writer import REPORT
+
+    search = complete(folder)
     runs = sorted(path for path in folder.glob("offline-run-*") if path.is_dir())
-    unsent = [path for path in runs if not list(path.glob("*.synced"))]
-    if unsent:
-        command = [sys.executable, "-m", "wandb", "sync", *map(str, unsent)]
+    unsent = [path for path in runs if not _sent(path)]
+    cut = set(_cut_short(unsent))
+    whole = {search.run_id(name) for name in (*search.finished, *([REPORT] if search.report else []))}
+    written_again = {path for path in cut if _id(path) in whole}
+    if wanted := [path for path in unsent if path not in written_again]:
+        command = [sys.executable, "-m", "wandb", "sync", *map(str, wanted)]
         code = subprocess.run(command, check=False).returncode
-        if code or any(not list(path.glob("*.synced")) for path in unsent):
+        if code or not all(_sent(path) for path in wanted if path not in cut):
             print(f"error: not all runs of {folder} were sent; log in with `wandb login` and repeat", file=sys.stderr)
             return UNREACHABLE
-    print(f"{len(unsent)} run files sent, {len(runs) - len(unsent)} had been sent before")
+    print(f"{len(wanted)} run files sent, {len(runs) - len(unsent)} had been sent before")
     if search.sweep is not None or not search.description:
         return errors.DONE
     try:
@@ -55,6 +82,60 @@ def sync(folder: Path) -> int:
     search.save()
     print(f"the search is the sweep {search.sweep}")
     return errors.DONE
+
+
+def complete(folder: Path) -> SearchOnWandb:
+    """Write, as offline runs, the epochs and the report that W&B's files lack; returns what W&B knows of the search.
+
+    W&B is told of the trials of the search, not of the runs that confirm its choice.
+    """
+    from search.wandb_writer import Writer
+
+    writer = Writer("offline", *_project_and_name(folder), folder, print)
+    confirming = {row["trial"] for row in (sealed.read(folder.parent / CONFIRMED) or {"runs": []})["runs"]}
+    for trial in sorted(path for path in (folder.parent / "trials").glob("*") if path.is_dir()):
+        if trial.name in confirming:
+            continue
+        if lacking := writer.complete(trial.name, _configuration(trial)):
+            print(f"{trial.name}: {lacking} epochs were taken from {trial / 'metrics.csv'}")
+    try:
+        writer.report(json.loads((folder / REPORT_FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError as fault:
+        if fault.filename != str(folder / REPORT_FILE):
+            print(f"note: the report is not sent: {fault.filename} is missing", file=sys.stderr)
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        print(f"note: the report is not sent ({one_line(fault)})", file=sys.stderr)
+    return writer.search
+
+
+def _configuration(trial: Path) -> dict[str, Any]:
+    """Return what a trial was told, nothing where that cannot be read."""
+    file = trial / "config.yaml"
+    try:
+        tree, _ = strict_yaml.read(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, ValueError):
+        return {}
+    return dict(without_secrets(tree)) if isinstance(tree, dict) else {}
+
+
+def _id(folder: Path) -> str:
+    """Id of the run in a run folder, empty where there is none."""
+    return next((file.stem.removeprefix("run-") for file in folder.glob("run-*.wandb")), "")
+
+
+def _sent(folder: Path) -> bool:
+    return any(folder.glob("*.synced"))
+
+
+def _cut_short(folders: Sequence[Path]) -> list[Path]:
+    """Return the folders whose run was never finished: W&B's sync sends what it can read and does not mark them."""
+    from search.wandb_writer import read_run
+
+    def whole(folder: Path) -> bool:
+        return all(read_run(file)[1] for file in folder.glob("run-*.wandb"))
+
+    with ThreadPoolExecutor() as threads:  # a process each
+        return [folder for folder, is_whole in zip(folders, threads.map(whole, folders), strict=True) if not is_whole]
 
 
 def register(search: SearchOnWandb, prior: Sequence[str] = ()) -> str:
@@ -68,13 +149,11 @@ def run_ids(folders: Sequence[Path]) -> list[str]:
     """Ids of the runs of trials in run folders, each once; the run that holds the report is none."""
     from search.wandb_writer import REPORT
 
-    ids = [file.stem.removeprefix("run-") for folder in folders for file in folder.glob("run-*.wandb")]
-    return [name for name in dict.fromkeys(ids) if not name.startswith(f"{REPORT}-")]
+    ids = dict.fromkeys(filter(None, map(_id, folders)))
+    return [name for name in ids if not name.startswith(f"{REPORT}-")]
 
 
 def _project_and_name(folder: Path) -> tuple[str, str]:
-    import json
-
     try:
         kept = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return str(kept["project"]), str(kept["name"])

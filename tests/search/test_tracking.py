@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,9 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import search.run
+from data_io import errors
 from data_io.secrecy import is_secret, without_secrets
 from search import tracking
-from search.config import TrackingConfig
+from search.config import TrackingConfig, load
+from search.signals import Ended, Signals
 from search.tracking import ProcessTracker, make_tracker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,8 +149,8 @@ def test_a_hanging_service_holds_nothing_up(
     tracker.close()
     assert time.monotonic() - start < 10
     assert messages(caplog) == [
-        "W&B: it did not finish within 2 s and was ended; the last rows may be missing; "
-        "the search goes on, its own records are complete"
+        "W&B: it did not finish within 2 s and was ended; the search goes on, its own records are complete; "
+        f"send what is missing later: python -m search.wandb_sync {tmp_path}"
     ]
     wait_until(lambda: not any(_runs(pid) for pid in (*services, writer)))
 
@@ -170,7 +174,8 @@ def test_online_without_an_account_goes_on_offline(
     tracker.close()
     assert [row["epoch"] for row in rows(tmp_path / "run", "a")] == [1]
     assert len(messages(caplog)) == 1
-    assert "written offline, send it later with `python -m search.wandb_sync`" in messages(caplog)[0]
+    assert "written offline from here on" in messages(caplog)[0]
+    assert f"send what is missing later: python -m search.wandb_sync {tmp_path / 'run'}" in messages(caplog)[0]
 
 
 def test_a_process_that_cannot_start_gives_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -206,3 +211,46 @@ def test_names_that_look_like_secrets() -> None:
         "url": "s3://(hidden)@host/x",
         "t": [{"n": 2}],
     }
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_search_has_one_tracker_from_its_first_trial_to_its_report_and_closes_it_once(
+    ended: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    signals = Signals()
+
+    class Heard(tracking.Trackers):
+        def report(self, report: tracking.Report) -> None:
+            assert report.file.read_text() == "<html></html>"
+            told.append("report")
+
+        def close(self, *, hurry: bool = False) -> None:
+            told.append(f"close, hurry: {hurry}")
+
+    def make(*given: Any) -> tracking.Tracker:
+        told.append(f"made for {given[2]}, {given[3]['method']}")
+        return Heard([])
+
+    def train(config: Any, plan: Any, *others: Any) -> Any:
+        assert isinstance(others[-1], Heard)
+        told.append("trained")
+        if ended:
+            signals.received = signal.SIGTERM
+            raise Ended(signal.SIGTERM)
+        return plan
+
+    def report(run_dir: Path) -> Path:
+        (run_dir / "report.html").write_text("<html></html>")
+        return run_dir / "report.html"
+
+    monkeypatch.setattr(tracking, "make_tracker", make)
+    monkeypatch.setattr(search.run, "train", train)
+    monkeypatch.setattr(search.run, "hand_on", lambda *others: ({"some": "facts"}, False))
+    monkeypatch.setattr(search.run, "compare", report)
+    monkeypatch.setattr(search.run.console, "closing", lambda *others: None)
+    small = ["data.synthetic={fields: 3, frames: 1, height: 96, width: 96}", "train.crop=64"]
+    with pytest.raises(Ended) if ended else contextlib.nullcontext():
+        assert search.run.run(load("demo", None, small), tmp_path / "run", signals) == errors.DONE
+    end = ["close, hurry: True"] if ended else ["report", "close, hurry: False"]
+    assert told == ["made for run, custom", "trained", *end]

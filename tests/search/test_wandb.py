@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,10 @@ import pandas as pd
 import pytest
 from skimage.io import imread
 
-from search import examples, tracking
+from data_io.errors import BadInput
+from search import examples, tracking, wandb_sync, wandb_writer
 from search.config import TrackingConfig, load
+from search.metrics import COLUMNS, write_metrics
 from search.space import plan
 from search.sweep import COMMAND, VARIED, SearchOnWandb, description
 from search.tracking import Report, make_tracker, send_report
@@ -23,7 +27,7 @@ from tests.faults import planted
 from tests.search.wandb_stub import WandbStub
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 ONLINE = TrackingConfig(wandb="online")
@@ -145,17 +149,115 @@ def test_an_offline_search_is_sent_as_a_sweep_afterwards(stub: WandbStub, tmp_pa
     run = tmp_path / "run"
     track(run, mode=TrackingConfig(wandb="offline"))
     assert not stub.operations  # offline nothing is asked or said
-    command = [sys.executable, "-m", "search.wandb_sync", str(run)]
-    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "2 run files sent, 0 had been sent before" in first.stdout
+    assert "2 run files sent, 0 had been sent before" in sync(run)
     assert epochs(stub, "a") == epochs(stub, "b") == [1, 2, 3]
     assert len(stub.sweeps) == 1
     joined = json.loads(stub.sweeps[0]["priorRunsFilters"])["$or"]
     assert {entry["name"] for entry in joined} == set(stub.runs())
 
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "0 run files sent, 2 had been sent before" in again.stdout
+    assert "0 run files sent, 2 had been sent before" in sync(run)
     assert len(stub.sweeps) == 1
+
+
+IMPATIENT = """
+import sys
+from search import wandb_writer
+wandb_writer.SEND_SECONDS = wandb_writer.LAST_SECONDS = 2.0
+sys.exit(wandb_writer.main(sys.argv[1:]))
+"""
+
+
+def sync(run: Path) -> str:
+    command = [sys.executable, "-m", "search.wandb_sync", str(run)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def table(run: Path, trial: str, epochs: int) -> None:
+    (run / "trials" / trial).mkdir(parents=True)
+    rows = [dict.fromkeys(COLUMNS, 0.5) | {"epoch": epoch} for epoch in range(1, epochs + 1)]
+    write_metrics(run / "trials" / trial / "metrics.csv", rows)
+
+
+def wait_until(question: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not question():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_a_server_that_falls_silent_delays_the_end_by_little_and_gets_all_of_it_later(
+    stub: WandbStub, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "WRITER", ("-c", IMPATIENT))
+    run = tmp_path / "run"
+    tracker = make_tracker(ONLINE, run, "experiment", SWEEP)
+    pd.DataFrame({"trial": ["a"]}).to_parquet(run / "trials.parquet")
+    (run / "report.html").write_text("<html>verdict</html>")
+    tracker.start_trial("a", {"loss": "dice"})
+    tracker.epoch("a", {"epoch": 1})
+    wait_until(lambda: "a" in by_name(stub))
+    stub.silent = True
+    for epoch in (2, 3):
+        tracker.epoch("a", {"epoch": epoch})
+    tracker.finish_trial("a", {})
+    tracker.start_trial("b", {"loss": "bce"})
+    tracker.epoch("b", {"epoch": 1})
+    tracker.report(Report(run / "report.html", run / "trials.parquet"))
+    began = time.monotonic()
+    tracker.close()
+    assert time.monotonic() - began < tracking.CLOSE_SECONDS
+    assert len(messages(caplog)) == 1
+    assert "written offline from here on" in messages(caplog)[0]
+    assert f"python -m search.wandb_sync {run}" in messages(caplog)[0]
+
+    stub.silent = False
+    table(run, "a", 3)
+    assert "a: 3 epochs were taken from" in (told := sync(run))  # the server may have some of them
+    assert "3 run files sent" in told
+    assert set(epochs(stub, "a")) == {1, 2, 3}
+    assert epochs(stub, "b") == [1]
+    assert stub.uploads["artifact/report.html"] == b"<html>verdict</html>"
+
+
+def test_what_a_killed_service_lost_is_taken_from_the_trials_own_table(stub: WandbStub, tmp_path: Path) -> None:
+    run, mode = tmp_path / "run", TrackingConfig(wandb="offline")
+    tracker = make_tracker(mode, run, "experiment", SWEEP)
+    assert isinstance(tracker, tracking.Trackers)
+    writer = tracker.trackers[-1]
+    assert isinstance(writer, tracking.ProcessTracker)
+    assert writer._process is not None
+    tracker.start_trial("a", {"loss": "dice"})
+    tracker.epoch("a", {"epoch": 1})
+    wait_until(lambda: list(run.glob("wandb/offline-run-*/run-a-*.wandb")))
+    for pid in (*tracking._children(writer._process.pid), writer._process.pid):
+        os.kill(pid, signal.SIGKILL)
+    tracker.close()
+    table(run, "a", 4)
+    (run / "trials" / "a" / "config.yaml").write_text("loss: dice\ntoken: hunter2\n")
+    assert "4 epochs were taken from" in sync(run)
+    assert epochs(stub, "a") == [1, 2, 3, 4]
+    assert stub.config(by_name(stub)["a"]["name"]) == {"loss": "dice"}
+    assert "taken from" not in sync(run)
+
+
+def test_a_search_that_is_being_written_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb_sync, "WAIT_SECONDS", 0.0)
+    folder = tmp_path / "wandb"
+    folder.mkdir()
+    SearchOnWandb(folder, "cellsearch", "experiment").save()
+    with wandb_writer.held(folder), pytest.raises(BadInput, match="a search still writes to it; wait"):
+        wandb_sync.main([str(tmp_path)])
+
+
+def test_a_line_that_a_kill_cut_short_loses_no_row(tmp_path: Path) -> None:
+    told = [{"do": "epoch", "trial": "a", "step": n, "values": {"epoch": n}} for n in (1, 2)]
+    lines = "".join(json.dumps(line) + "\n" for line in told) + '{"do": "epoch", "tri'
+    (tmp_path / "wandb").mkdir()
+    command = [sys.executable, "-m", "search.wandb_writer", "offline", "cellsearch", "experiment"]
+    subprocess.run([*command, str(tmp_path / "wandb")], cwd=ROOT, input=lines, text=True, check=True)
+    search = SearchOnWandb.of(tmp_path / "wandb", "cellsearch", "experiment")
+    assert search.finished == {"a": 2}
+    assert wandb_writer.logged_epochs(search.folder, search.run_id("a")) == {1, 2}
 
 
 @pytest.mark.parametrize("what", ["nothing", "file"])
@@ -199,6 +301,12 @@ class _NoData:
         return []
 
 
+def sent_report(mode: TrackingConfig, run: Path, report: Path) -> None:
+    tracker = make_tracker(mode, run, "experiment")
+    send_report(tracker, mode, run, _NoData(), report)  # type: ignore[arg-type]
+    tracker.close()
+
+
 def test_pictures_of_the_data_stay_here_unless_allowed(stub: WandbStub, tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "best" / "star").mkdir(parents=True)
@@ -207,7 +315,7 @@ def test_pictures_of_the_data_stay_here_unless_allowed(stub: WandbStub, tmp_path
     report.write_text(
         '<img src="data:image/png;base64,UEFUSUVOVA==" alt="cells"><img src="data:image/svg+xml;base64,QQ==">'
     )
-    send_report(ONLINE, run, "experiment", _NoData(), report)  # type: ignore[arg-type]
+    sent_report(ONLINE, run, report)
     sent = stub.uploads["artifact/report.html"].decode()
     assert "UEFUSUVOVA" not in sent
     assert 'alt="cells"' in sent
@@ -215,7 +323,7 @@ def test_pictures_of_the_data_stay_here_unless_allowed(stub: WandbStub, tmp_path
     assert not any(b"UEFUSUVOVA" in body for body in stub.uploads.values())
     assert not any(name.startswith("media/images") for name in stub.uploads)
 
-    send_report(TrackingConfig(wandb="online", images=True), run, "experiment", _NoData(), report)  # type: ignore[arg-type]
+    sent_report(TrackingConfig(wandb="online", images=True), run, report)
     assert "UEFUSUVOVA" in stub.uploads["artifact/report.html"].decode()
 
 
