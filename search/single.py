@@ -17,10 +17,12 @@ from search import prepare, strict_yaml, trust
 from search.asha import has_diverged
 from search.config import dump, load
 from search.console import say
+from search.lock import only_driver
 from search.metrics import COLUMNS, Row, read_metrics
 from search.options import CONFIG_OF_A_RUN
 from search.predict import RUN_FACTS, dataset_of
 from search.recorder import Diverged
+from search.signals import Ended
 from search.space import TrialConfig
 from search.tracking import make_tracker
 
@@ -36,24 +38,35 @@ NOT_REPRODUCED = {"seconds", "memory_mb"}
 
 
 def one_trial(config: Config, run_dir: Path) -> int:
-    """Train the only trial of a configuration in ``run_dir/trials/<id>``; a trial that was cut goes on."""
+    """Train the only trial of a configuration in ``run_dir/trials/<id>``; a trial that was cut goes on.
+
+    The folder is held as that of a search is: a second process is refused, each trial has a folder of its own.
+    """
     config = config.model_copy(update={"schedule": config.schedule.model_copy(update={"references": ()})})
     trust.refuse_foreign(run_dir)
     config = prepare.settled_config(config, run_dir)
     made = prepare.make_folder(run_dir)
-    try:
-        dataset = prepare.prepare_data(config, run_dir)
-        config = prepare.resolve(config, dataset)
-        trial = _only_trial(config, dataset, run_dir)
-    except BadInput:
-        if made:
-            prepare.remove_unstarted(run_dir)
-        raise
-    files.write_text(run_dir / CONFIG_OF_A_RUN, dump(config))
-    files.write_json(run_dir / RUN_FACTS, prepare.run_facts(config, dataset, run_dir))
+    with only_driver(run_dir, say):
+        try:
+            config = prepare.settled_config(config, run_dir)  # another may have been here meanwhile
+            prepare.remove_half_written(run_dir)
+            dataset = prepare.prepare_data(config, run_dir)
+            config = prepare.resolve(config, dataset)
+            trial = _only_trial(config, dataset, run_dir)
+        except BadInput:
+            if made:
+                prepare.remove_unstarted(run_dir)
+            raise
+        files.write_text(run_dir / CONFIG_OF_A_RUN, dump(config))
+        files.write_json(run_dir / RUN_FACTS, prepare.run_facts(config, dataset, run_dir))
+        return _tracked(config, trial, dataset, run_dir)
+
+
+def _tracked(config: Config, trial: TrialConfig, dataset: Dataset, run_dir: Path) -> int:
+    """Train a trial and pass its epochs on; returns the exit code."""
     tracker = make_tracker(config.tracking, run_dir, run_dir.name)
     tracker.start_trial(trial.id, trial.model_dump(mode="json"))
-    status = "failed"
+    status, hurry = "failed", False
     try:
         banks = prepare.decode_frames(config, dataset, run_dir)
         best = _train(trial, banks, run_dir / "trials" / trial.id, run_dir, told=partial(tracker.epoch, trial.id))
@@ -62,9 +75,12 @@ def one_trial(config: Config, run_dir: Path) -> int:
         status = "diverged"
         say(f"DIVERGED {trial.id}: {fault}")
         return errors.NO_TRIAL
+    except Ended:
+        status, hurry = "interrupted", True
+        raise
     finally:
         tracker.finish_trial(trial.id, {"status": status})
-        tracker.close()
+        tracker.close(hurry=hurry)
     say(f"{trial.id}: best epoch {best['epoch']}, validation dataset IoU {best['val_dataset_iou']:.6f}")
     return errors.DONE
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,10 +13,13 @@ import torch
 from data_io import errors, stream, synthetic
 from data_io.convert import convert
 from data_io.errors import BadInput
+from search import single, tracking
 from search.config import load
+from search.lock import only_driver
 from search.metrics import COLUMNS, read_metrics, write_metrics
 from search.prepare import settled_config
 from search.run import main
+from search.signals import Ended
 from search.single import first_difference, replay
 from search.single_settings import overrides
 
@@ -85,6 +89,27 @@ def test_a_trial_of_one_run_goes_on_with_resume(trained: Path, capsys: pytest.Ca
     before = read_metrics(trained / "metrics.csv")
     assert main(["--one-trial", "--resume", str(run)]) == errors.DONE
     assert read_metrics(trained / "metrics.csv") == before
+
+
+def test_a_folder_is_for_one_trial_at_a_time(trained: Path) -> None:
+    run = trained.parent.parent
+    with only_driver(run), pytest.raises(BadInput, match=r"locked by .*; wait for it or end it"):
+        main(["--one-trial", "--resume", str(run)])
+    with pytest.raises(BadInput, match="seed"):  # nor for two, one after the other
+        main(["--one-trial", "--resume", str(run), "seed=6"])
+
+
+def test_a_trial_that_is_asked_to_end_waits_for_nobody(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[dict[str, bool]] = []
+
+    def asked(*others: Any, **more: Any) -> None:
+        raise Ended(signal.SIGTERM)
+
+    monkeypatch.setattr(single, "_train", asked)
+    monkeypatch.setattr(tracking.Trackers, "close", lambda self, **how: closed.append(how))
+    command = ["--one-trial", "--resume", str(trained.parent.parent), "--wandb", "disabled"]
+    assert main(command) == errors.PREEMPTED
+    assert closed == [{"hurry": True}]
 
 
 def test_a_trial_trained_by_several_processes_or_with_a_fold_that_is_gone_is_not_replayed(
