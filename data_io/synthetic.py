@@ -43,6 +43,8 @@ AFLOAT, AFLOAT_SD = -1.75, 0.2
 """Mean and SD of the focus of cells afloat, beyond the plane where contrast vanishes: theirs is inverted."""
 MOST_CONTRAST = 1.5
 TRAITS = "traits.csv"
+MOST_PIXELS = 4 * 10**9
+"""Of a movie, which is held in memory with 6 bytes per pixel."""
 
 
 @dataclass(frozen=True)
@@ -178,14 +180,15 @@ def write(
             made = movie([seed, k], frames, size, preset)
             field = f"field_{k + 1}"
             _write_stack(partial / field / "frames", made.images)
-            _write_stack(partial / field / "masks", made.labels.astype(np.uint16))
+            few = made.labels.max() < 2**16
+            _write_stack(partial / field / "masks", made.labels.astype(np.uint16 if few else np.uint32))
             tables.append(made.traits.assign(field=field)[["field", *made.traits.columns]])
         write_text(partial / TRAITS, pd.concat(tables).to_csv(index=False, float_format="%.8g"))
         write_json(partial / MARKER, facts)
     return out
 
 
-def _write_stack(folder: Path, stack: NDArray[np.uint16]) -> None:
+def _write_stack(folder: Path, stack: NDArray[np.unsignedinteger[Any]]) -> None:
     import tifffile
 
     folder.mkdir(parents=True)
@@ -198,6 +201,11 @@ def _check(frames: int, size: tuple[int, int], preset: str) -> None:
         raise BadInput(f"--preset {preset}: unknown; choose from {', '.join(PRESETS)}")
     if frames < 1 or min(size) < 64:
         raise BadInput(f"--frames {frames} --size {size[0]}x{size[1]}: too small; at least 1 frame of 64x64 px")
+    if frames * size[0] * size[1] > MOST_PIXELS:
+        told = f"{frames * size[0] * size[1] / 1e9:.3g} billion pixels, which are made in memory"
+        raise BadInput(
+            f"--frames {frames} --size {size[0]}x{size[1]}: {told}; make {MOST_PIXELS / 1e9:g} billion or less"
+        )
 
 
 def _check_same(out: Path, facts: dict[str, Any]) -> None:

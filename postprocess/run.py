@@ -157,6 +157,7 @@ def run(
     DiskFull
         There is no room for the results.
     """
+    schedulers.check(scheduler)
     with _writing(Path(run_dir)):
         stage = replace(open_stage(Path(run_dir)), policy=settled_policy(Path(run_dir), policy))
         jobs = plan(stage)

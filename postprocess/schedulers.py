@@ -6,6 +6,7 @@ A cluster's workers have to see the run's folder under the same path.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -57,6 +58,18 @@ class Scheduler:
         return done
 
 
+def check(name: str) -> None:
+    """Refuse a name that stands for no scheduler.
+
+    Raises
+    ------
+    BadInput
+        An unknown name, or an address without host or port.
+    """
+    if name not in NAMES and not re.fullmatch(r"(tcp|tls)://\S+:\d+", name):
+        raise BadInput(f"scheduler {name!r}: unknown; choose {', '.join(NAMES)} or tcp://HOST:PORT")
+
+
 @contextmanager
 def scheduler(name: str) -> Iterator[Scheduler]:
     """Start or join what a name stands for, and leave it again.
@@ -72,6 +85,7 @@ def scheduler(name: str) -> Iterator[Scheduler]:
     BadInput
         An unknown name, or nobody answers at the address.
     """
+    check(name)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if name == "auto":
         name = "threads" if cores > 1 else "sync"
@@ -79,10 +93,8 @@ def scheduler(name: str) -> Iterator[Scheduler]:
         yield Scheduler(name, partial(_computed, name), cores if name == "threads" else 1, lambda: None)
     elif name == "ray":
         yield from _on_ray()
-    elif name.startswith(("tcp://", "tls://")):
-        yield from _at(name)
     else:
-        raise BadInput(f"scheduler {name!r}: unknown; choose {', '.join(NAMES)} or tcp://HOST:PORT")
+        yield from _at(name)
 
 
 def _graph(tasks: Sequence[Callable[[], Any]]) -> list[Any]:

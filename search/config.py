@@ -93,7 +93,7 @@ class DataConfig(Section):
     """Which truth of a Cell Tracking Challenge sequence is learned from."""
     labels: str | None = Field(default=None, min_length=1)
     """Which of several label images of an OME-Zarr is the annotation."""
-    tiles: tuple[int, int] | None = None
+    tiles: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Rows and columns of tiles where each image is a mosaic; each tile becomes a field."""
     split_touching: bool = False
     """Whether cells drawn as one foreground are told apart by a watershed."""

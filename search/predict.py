@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from data_io.store import Dataset, FrameRef
 
 RUN_FACTS = "run.json"
+KIND = "predict"
+"""What run.json calls frames that were predicted with the models of a run."""
 PREDICTIONS = "predictions.zarr"
 EXAMPLES = """\
 examples:
@@ -84,9 +86,10 @@ def predict(
     int
         Number of frames predicted.
     """
+    folders = model_folders(run_dir)
     store = PredictionStore.open_or_create(out / PREDICTIONS)
     done = 0
-    for target, folder in model_folders(run_dir).items():
+    for target, folder in folders.items():
         facts = handover.read_facts(folder)
         register(store, target, facts, dataset, tta=tta)
         missing = [ref for ref in refs if not store.has(target, ref)]
@@ -154,6 +157,7 @@ def predict_images(
     for folder in model_folders(run_dir).values():
         handover.load(folder)  # what is wrong with a model is said before anything is written
     known = read_facts(run_dir) if (run_dir / RUN_FACTS).is_file() else {}
+    _refuse_taken(out)
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -165,7 +169,7 @@ def predict_images(
     for warning in dataset.warnings:
         say(f"note: {warning}")
     facts = {
-        "kind": "predict",
+        "kind": KIND,
         "dataset": str(dataset.path.resolve()),
         "synthetic": dataset.synthetic,
         "models": name or str(run_dir.resolve()),
@@ -179,6 +183,17 @@ def predict_images(
     result = postprocess(out, progress=print_progress)
     say(f"cells table: {out / 'cells.parquet'} and cells.csv; label images: {out / 'labels'}")
     return errors.PARTIAL if result.failed else errors.DONE
+
+
+def _refuse_taken(out: Path) -> None:
+    """Refuse a folder of something else: a search's would lose its run.json, another would not be found again."""
+    from postprocess.export import read_facts
+
+    if (out / RUN_FACTS).is_file():
+        if read_facts(out).get("kind") != KIND:
+            raise BadInput(f"{out}: holds the run of a search; give another folder with --out")
+    elif out.is_dir() and any(path.name != "dataset.zarr" and path.name[:1] != "." for path in out.iterdir()):
+        raise BadInput(f"{out}: holds files that are no predictions; give a new folder with --out")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -46,6 +46,8 @@ PARTS = {
 """Names of folders that say which part their fields belong to."""
 UNREAD = (*mask_files.LOSSY, ".npy", ".gif", ".bmp")
 HOW = "put images in frames/ and label images in masks/, with the same names"
+RUN = "run.json"
+"""A folder with this file holds what was made of images."""
 DEPTH = 4
 _MASK_WORD = re.compile(
     r"(?:^|[_\-. ])(?:cp[_-])?(?:masks?|labels?|annotations?|seg|segmentation|gt|rois?|roiset)\d*(?=$|[_\-. ])",
@@ -470,9 +472,13 @@ def natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _folders(path: Path) -> list[Path]:
-    """Return the sub-folders in natural order, without hidden ones, Zarr groups and links to a folder above."""
+    """Return the sub-folders in natural order, without hidden ones, Zarr groups, links to a folder above and runs.
+
+    A run inside the folder of its own images holds label images of what it found there.
+    """
     above = {path.resolve(), *path.resolve().parents}
     found = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".") and p.suffix != ".zarr"]
+    found = [p for p in found if not (p / RUN).is_file()]
     return sorted((p for p in found if p.resolve() not in above and p.suffix.lower() not in IMAGES), key=natural)
 
 

@@ -211,6 +211,15 @@ def test_an_ome_zarr_in_depth_with_a_missing_or_empty_chunk_is_refused(tmp_path,
         find(flat)
 
 
+def test_a_run_inside_its_images_is_none_of_them(tmp_path, write_movie, discs):
+    movie = write_movie(tmp_path / "movie")
+    before = convert(movie, movie / "runs/0001/dataset.zarr")
+    (movie / "runs/0001/trials/a").mkdir(parents=True)
+    Image.fromarray((40 * discs(0)).astype(np.uint8)).save(movie / "runs/0001/trials/a/example.png")
+    (movie / "runs/0001/run.json").write_text("{}")
+    assert convert(movie, movie / "runs/0001/dataset.zarr").content_hash == before.content_hash
+
+
 def test_a_zarr_without_ome_metadata_is_refused(tmp_path):
     zarr.create_group(tmp_path / "x.zarr")
     with pytest.raises(BadInput, match="a Zarr group without OME metadata"):

@@ -273,6 +273,8 @@ def test_bad_arguments_say_what_is_allowed(tmp_path):
         synthetic.write(tmp_path / "x", preset="nice")
     with pytest.raises(BadInput, match="at least 1 frame of 64x64"):
         synthetic.movie(0, 0, (384, 384))
+    with pytest.raises(BadInput, match="147 billion pixels, which are made in memory; make 4 billion or less"):
+        synthetic.write(tmp_path / "x", frames=10**6)
 
 
 def _baseline_iou(preset, fields, size):

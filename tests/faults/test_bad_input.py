@@ -354,6 +354,23 @@ def test_a_model_is_refused(
     assert re.search(said, line)
 
 
+TAKEN = {
+    "the run of a search": ("run", r"run: holds the run of a search; give another folder with --out"),
+    "the images": ("images", r"images: holds files that are no predictions; give a new folder with --out"),
+}
+
+
+@pytest.mark.parametrize("item", TAKEN)
+def test_a_folder_of_something_else_is_not_predicted_into(
+    item: str, trained: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "run/run.json").write_text('{"kind": "search", "dataset": "elsewhere.zarr"}')
+    name, said = TAKEN[item]
+    line = refusal(predict, tmp_path / "run", "--images", tmp_path / "images", "--out", tmp_path / name)
+    assert re.search(said, line)
+
+
 RUNS = {
     "no run": (None, r"run\.json.*(missing|no such file)"),
     "cut": ('{"dataset"', r"run\.json: (not JSON|cannot be read)"),

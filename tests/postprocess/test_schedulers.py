@@ -192,8 +192,11 @@ def test_nobody_at_an_address_and_unknown_names_are_refused(make_run, monkeypatc
         port = found.getsockname()[1]
     with pytest.raises(BadInput, match="no answer"):
         run(run_dir, f"tcp://127.0.0.1:{port}")
-    with pytest.raises(BadInput, match="unknown; choose auto, sync, threads, ray or tcp://"):
-        run(run_dir, "slurm")
+    kept = sorted(run_dir.rglob("*"))
+    for name in ("slurm", "tcp://", "tcp://10.0.0.1"):
+        with pytest.raises(BadInput, match="unknown; choose auto, sync, threads, ray or tcp://"):
+            run(run_dir, name)
+    assert sorted(run_dir.rglob("*")) == kept, "refused before anything is written"
 
 
 @pytest.mark.filterwarnings("ignore")
