@@ -121,15 +121,19 @@ def load(folder: Path, device: str = "cpu") -> tuple[models.Network, dict[str, A
     """
     facts, weights = check(folder)
     data = weights.read_bytes()
-    network = models.build(
-        facts["architecture"],
-        facts["encoder"],
-        facts["target"],
-        facts["in_channels"],
-        depth=facts["encoder_depth"],
-        width=facts["decoder_width"],
-        output_stride=facts["output_stride"],
-    )
+    try:
+        network = models.build(
+            facts["architecture"],
+            facts["encoder"],
+            facts["target"],
+            facts["in_channels"],
+            depth=facts["encoder_depth"],
+            width=facts["decoder_width"],
+            output_stride=facts["output_stride"],
+        )
+    except (RuntimeError, KeyError, ValueError) as fault:  # what timm and smp raise for a name they do not know
+        told = f"no network {facts['architecture']} on {facts['encoder']} can be built ({one_line(fault)})"
+        raise BadInput(f"{folder / FACTS}: {told}; restore it or run the search again") from fault
     try:
         tensors = load_tensors(data)
     except SafetensorError as fault:

@@ -484,6 +484,56 @@ def _bomb(file: Path) -> None:
                     member.write(bytes(2**23))
 
 
+def _tensors(head: bytes, length: int | None = None) -> bytes:
+    return (len(head) if length is None else length).to_bytes(8, "little") + head
+
+
+WEIGHTS: dict[str, bytes] = {
+    "a header of 2**63 bytes": _tensors(b"{}", 2**63),
+    "a header too deep": _tensors(b"[" * 200_000),
+    "a tensor beyond the file": _tensors(
+        b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}'
+    ),
+    "a size that overflows": _tensors(b'{"a":{"dtype":"F64","shape":[4294967296,4294967296],"data_offsets":[0,0]}}'),
+    "two tensors in one place": _tensors(
+        b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}'
+    )
+    + bytes(6),
+    "objects": _tensors(b'{"a":{"dtype":"OBJ","shape":[1],"data_offsets":[0,8]}}') + bytes(8),
+    "nothing": b"",
+}
+FACTS: dict[str, dict[str, Any]] = {
+    "an unknown encoder": {"encoder": "tu-hub"},
+    "an encoder elsewhere": {"encoder": "tu-hf-hub:a/b"},
+    "an encoder that is a path": {"encoder": "../x"},
+    "code for an architecture": {"architecture": "__import__"},
+    "terabytes of channels": {"in_channels": 10**9},
+}
+
+
+@pytest.mark.usefixtures("bounded", "canary")
+def test_S6_hostile_models_whose_checksums_fit_are_a_line(tmp_path: Path) -> None:
+    from search import handover, models, sealed
+
+    network = models.build("unet", "tu-regnetx_002", "three_class", 1, depth=3, width=0.5)
+    facts = {"architecture": "unet", "encoder": "tu-regnetx_002", "target": "three_class", "in_channels": 1}
+    facts |= {"encoder_depth": 3, "decoder_width": 0.5, "output_stride": None, "normalisation": {}, "decode": {}}
+    written = handover.save(tmp_path, network, facts)
+    honest = (tmp_path / handover.WEIGHTS).read_bytes()
+    pickled = tmp_path / "pickled"
+    corpus.pickled(corpus.Canary(tmp_path / "canary"), pickled)
+    hostile = [(weights, {}) for weights in (*WEIGHTS.values(), pickled.read_bytes())]
+    for weights, told in [*hostile, *((honest, told) for told in FACTS.values())]:
+        (tmp_path / handover.WEIGHTS).write_bytes(weights)
+        changed = {k: v for k, v in written.items() if k != sealed.CHECK} | {
+            "sha256": hashlib.sha256(weights).hexdigest()
+        }
+        (tmp_path / handover.FACTS).write_text(json.dumps(sealed.sealed(changed | told)))
+        with pytest.raises(BadInput) as refusal:
+            handover.load(tmp_path)
+        assert len(str(refusal.value).splitlines()) == 1
+
+
 # --- S7 -----------------------------------------------------------------------------------------------------------
 
 
