@@ -20,16 +20,22 @@ dashboard=${DASHBOARD:-8265}
 # Every command runs in the project's environment, asks for the token, and a search gets a minute to end well.
 prepare="cd $(printf %q "$code") && . .venv/bin/activate && umask 077 && export RAY_AUTH_MODE=token \
 RAY_USAGE_STATS_ENABLED=0 RAY_JOB_STOP_WAIT_TIME_S=60 && unset RAY_ADDRESS"
-process="\$HOME/.ray/cellsearch-$port.pid"
+# The number of what `start` began on a machine; home directories may be shared, and a number may be another's by now.
+process="\$HOME/.ray/cellsearch-$port-\$(uname -n)"
+runs="ps -o args= -p \"\$(cat $process.pid 2> /dev/null)\" 2> /dev/null | grep -q 'ray start'"
 
 on() { # on MACHINE COMMAND: run it there
     ssh -o BatchMode=yes "$1" "$prepare && $2"
 }
 
-begin() { # begin MACHINE OPTIONS: start Ray there, in the background, unless it runs
-    on "$1" "mkdir -p ~/.ray && if kill -0 \$(cat $process) 2> /dev/null; then echo '$1: runs already'; else \
-nohup ray start $2 --temp-dir=\${RAY_TMPDIR:-/tmp}/ray --dashboard-agent-listen-port=0 --block > ~/.ray/cellsearch-$port.log 2>&1 < /dev/null & \
-echo \$! > $process; fi"
+address_of_head() {
+    on "$head" "python -c 'from ray.util import get_node_ip_address; print(get_node_ip_address())'"
+}
+
+begin() { # begin MACHINE OPTIONS: start Ray there, in the background and in a folder of yours, unless it runs
+    on "$1" "mkdir -p ~/.ray && if $runs; then echo '$1: runs already'; else \
+nohup ray start $2 --temp-dir=\${RAY_TMPDIR:-/tmp}/ray-\$(id -un) --dashboard-agent-listen-port=0 --block > $process.log 2>&1 < /dev/null & \
+echo \$! > $process.pid; fi"
 }
 
 share_token() {
@@ -45,7 +51,7 @@ mv ~/.ray/token.new ~/.ray/auth_token" < ~/.ray/auth_token
 
 start() {
     share_token
-    address=$(on "$head" "python -c 'from ray.util import get_node_ip_address; print(get_node_ip_address())'")
+    address=$(address_of_head)
     begin "$head" "--head --node-ip-address=$address --port=$port --dashboard-host=127.0.0.1 --dashboard-port=$dashboard"
     on "$head" "python -m cluster.health --address $address:$port --wait 120" > /dev/null
     for machine in "${machines[@]:1}"; do
@@ -55,7 +61,8 @@ start() {
 }
 
 health() {
-    on "$head" "python -m cluster.health ${1:+--storage $(printf %q "$1")}"
+    address=$(address_of_head)
+    on "$head" "python -m cluster.health --address $address:$port ${1:+--storage $(printf %q "$1")}"
 }
 
 submit() { # the log is shown until the search ends; Ctrl-C stops showing it, not the search
@@ -65,8 +72,8 @@ sleep 2; done && ray job submit --working-dir . -- python -m search.run $(printf
 
 stop() { # workers first; a search that runs is asked to end and goes on with the same command later
     for ((i = ${#machines[@]} - 1; i >= 0; i--)); do
-        on "${machines[i]}" "if kill \$(cat $process) 2> /dev/null; then echo '${machines[i]}: stopped'; \
-else echo '${machines[i]}: nothing to stop'; fi; rm -f $process"
+        on "${machines[i]}" "if $runs && kill \$(cat $process.pid); then echo '${machines[i]}: stopped'; \
+else echo '${machines[i]}: nothing to stop'; fi; rm -f $process.pid"
     done
 }
 

@@ -53,6 +53,21 @@ shift
 exec bash -c "$*"
 """
 
+SHARED_HOME = {
+    "ssh": """\
+#!/usr/bin/env bash
+# All machines have one home directory; the rest is this machine's.
+while [[ $1 == -* ]]; do shift 2; done
+export MACHINE=$1
+shift
+exec bash -c "$*"
+""",
+    "uname": '#!/usr/bin/env bash\necho "$MACHINE"\n',
+    "python": "#!/usr/bin/env bash\n[ $1 != -c ] || echo 10.0.0.1\n",
+    "ray": '#!/usr/bin/env bash\nexec -a "python bin/ray $*" sleep 300\n',
+}
+"""Programs of machines that share a home directory, with a `ray` that waits."""
+
 
 @pytest.fixture
 def bench() -> Iterator[Path]:
@@ -170,6 +185,34 @@ def test_machines_are_started_by_ssh_and_only_they_are_stopped(bench: Path) -> N
     assert "gpu2: stopped" in stopped
     assert not left_by(bench)
     assert "nothing to stop" in script("stop")
+
+
+def test_machines_that_share_a_home_directory_are_told_apart_and_another_program_is_not_ended(bench: Path) -> None:
+    for name, text in SHARED_HOME.items():
+        (bench / "bin" / name).write_text(text)
+        (bench / "bin" / name).chmod(0o755)
+    (bench / "code" / ".venv" / "bin").mkdir(parents=True)
+    (bench / "code" / ".venv" / "bin" / "activate").write_text(f"export PATH={bench / 'bin'}:$PATH\n")
+    asked = environment(bench, MACHINES="gpu1 gpu2", CODE=str(bench / "code"))
+
+    def script(command: str) -> list[str]:
+        words = ["bash", "cluster/machines.sh", command]
+        done = subprocess.run(words, cwd=ROOT, env=asked, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout.splitlines()
+
+    processes = {name: bench / "home" / ".ray" / f"cellsearch-6379-{name}.pid" for name in ("gpu1", "gpu2")}
+    script("start")
+    started = {name: int(file.read_text()) for name, file in processes.items()}
+    with subprocess.Popen(["sleep", "60"]) as another:
+        try:
+            assert script("start") == ["gpu1: runs already", "gpu2: runs already"]
+            processes["gpu2"].write_text(str(another.pid))  # the machine was started anew, the number is given again
+            assert script("stop") == ["gpu2: nothing to stop", "gpu1: stopped"]
+            assert another.poll() is None
+        finally:
+            another.kill()
+            os.kill(started["gpu2"], signal.SIGKILL)
+    assert not [file for file in processes.values() if file.exists()]
 
 
 def left_by(bench: Path) -> list[str]:
