@@ -172,7 +172,7 @@ class Dataset:
         """
         if not 0 <= fold < self.n_folds:
             held = f"has folds 0 to {self.n_folds - 1}" if self.n_folds else "has no folds"
-            raise BadInput(f"{self.path}: {held}, not {fold}; convert it with --folds K to get some")
+            raise BadInput(f"{self.path}: {held}, fold {fold} is asked for; convert it with --folds K to get some")
         stored = self.facts["folds"][fold]
         manifest = replace(self.manifest, content_hash=_hash([self.content_hash, stored["hash"]]))
         return Dataset(self.path, self.facts | {"splits": stored}, manifest)

@@ -264,6 +264,9 @@ def checked(path: Path, labels: NDArray[Any]) -> NDArray[np.integer]:
     cells = np.ascontiguousarray(labels, np.int64 if wide.itemsize == 8 else wide)
     if masks.is_full(cells):
         raise BadInput(f"{path}: no background, one or two labels fill a frame; {_AS_LABELS}")
+    if cells.all() and masks.is_scattered(cells):
+        told = "no background, and most of its values lie all over the frame"
+        raise BadInput(f"{path}: an image, no labels ({told}); {_AS_LABELS}")
     if cells.dtype == np.uint8 and masks._squeezed(cells):
         raise BadInput(f"{path}: more than 255 cells in 8 bits share labels; save the label image with 16 bits")
     return cells

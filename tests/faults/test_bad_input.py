@@ -209,6 +209,12 @@ def test_a_label_image_is_refused(item: str, movie: Path, refusal: Callable[...,
     assert re.search(LABEL_IMAGES[item], refusal(compare, f"a={good}", "--truth", mask, "--out", movie / "out"))
 
 
+def test_an_image_is_no_label_image(movie: Path, refusal: Callable[..., str]) -> None:
+    image, good, said = movie / corpus.FRAME, movie / corpus.MASK, r"t001\.tif: an image, no labels \(no background, "
+    assert re.search(said, refusal(measure, image, "--out", movie / "cells.csv"))
+    assert re.search(said, refusal(compare, f"a={good}", "--truth", image, "--out", movie / "out"))
+
+
 # --- stores: data_io.check, search.run --data -----------------------------------------------------------------------
 
 
