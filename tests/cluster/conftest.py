@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cluster.heads import Head, ray_head
+from tests.faults import planted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -12,5 +13,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def with_token() -> Iterator[Head]:
-    with ray_head() as head:
+    """Return a head that asks for a token, of a user who has secrets in her environment."""
+    with ray_head(**planted.ENVIRONMENT) as head:
         yield head

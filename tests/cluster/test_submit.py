@@ -14,6 +14,7 @@ import pytest
 
 from search.storage import Storage
 from tests.cluster.heads import SMALLEST, ray_head
+from tests.faults import planted
 from tests.s3_stand_in import S3
 
 if TYPE_CHECKING:
@@ -46,6 +47,14 @@ def test_a_search_is_submitted_followed_and_finished(with_token: Head, tmp_path:
     names = {path.name for folder in uploads if folder.is_dir() for path in folder.iterdir()}
     assert {"search", "data_io", "analysis", "postprocess", "cluster", "pyproject.toml"} <= names
     assert not names & {"tests", ".git", ".ci", ".venv", "runs", "wandb", "cellsearch.egg-info"}
+
+    jobs = with_token.ray("job", "list")
+    assert str(run) in jobs.stdout, "the list tells of the job"
+    told = done.stdout + done.stderr + jobs.stdout + jobs.stderr
+    assert not [name for name, secret in planted.SECRETS.items() if secret in told]
+    (logs,) = Path(with_token.environment["RAY_TMPDIR"]).glob("ray/session_2*/logs")
+    assert list(logs.glob("job-driver-*.log"))
+    assert planted.found_in(run, logs) == []
 
 
 def test_a_relative_folder_is_refused_inside_a_job(with_token: Head) -> None:
