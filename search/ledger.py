@@ -36,6 +36,8 @@ LEDGER = "ledger.jsonl"
 BACKUP = "ledger.backup.jsonl"
 BACKUP_SECONDS = 300.0
 """Time between two copies of a ledger that grows."""
+BLOCK = 2**16
+"""Bytes in which the end of a ledger is looked for."""
 CHECKED = re.compile(rb'(.*), "check": "([0-9a-f]{8})"\}')
 
 
@@ -70,7 +72,7 @@ class Ledger:
 
     @classmethod
     def of_run(cls, run_dir: Path) -> Ledger:
-        """Open the ledger of a run, or begin it.
+        """Open the ledger of a run, or begin it; lines at its end that it lost and its copy has are put back.
 
         Raises
         ------
@@ -78,10 +80,16 @@ class Ledger:
             The file is gone, empty or damaged although the run has trained trials; the newest copy is named.
         """
         path, trials = run_dir / LEDGER, run_dir / "trials"
-        if (not path.exists() or not path.stat().st_size) and trials.is_dir() and any(trials.iterdir()):
-            fault = "is empty" if path.exists() else "is missing"
+        end = _end_of_whole_lines(path) if path.exists() else 0
+        if not end and trials.is_dir() and any(trials.iterdir()):
+            empty = "holds no whole line" if path.exists() and path.stat().st_size else "is empty"
+            fault = empty if path.exists() else "is missing"
             raise BadInput(f"{path}: {fault}, though the run has trials; {_remedy(path)}")
-        return cls(path)
+        lost = _put_back(path, end) if end else 0
+        ledger = cls(path)
+        if lost:
+            ledger.notes.append(f"{path}: its last {lost} lines were lost and are put back from {BACKUP}")
+        return ledger
 
     def append(self, event: str, trial: str, **facts: Any) -> None:
         """Write one event and force it to disk before returning."""
@@ -212,7 +220,9 @@ def _parsed(lines: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], int]]:
             if checked and (found is None or int(found[2], 16) != check):
                 raise ValueError("another checksum")
             event = json.loads(body + b"}" if found else line, object_pairs_hook=_lean)
-        except ValueError:
+            if not isinstance(event, dict) or not {"event", "trial"} <= event.keys():
+                raise ValueError("no event")
+        except (ValueError, RecursionError):
             raise Damaged(number) from None
         yield event, check
 
@@ -238,13 +248,46 @@ def _remedy(path: Path) -> str:
     )
 
 
+def _end_of_whole_lines(path: Path) -> int:
+    """Size of a ledger without a last line that was cut short; only its end is read."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - BLOCK)
+            file.seek(start)
+            if found := file.read(end - start).rfind(b"\n") + 1:
+                return start + found
+            end = start
+    return 0
+
+
+def _put_back(path: Path, end: int) -> int:
+    """Append the lines that a ledger, whole up to `end`, lost and its copy has; return how many."""
+    copy = path.with_name(BACKUP)
+    if not copy.exists() or copy.stat().st_size <= end:
+        return 0
+    kept = copy.read_bytes()
+    lines = kept[end:].splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    with path.open("r+b") as file:
+        if file.read(end) != kept[:end] or not is_sound(kept.splitlines(keepends=True)):
+            return 0
+        file.truncate(end)
+        file.seek(end)
+        with files.space_for(path):
+            file.write(b"".join(lines))
+            file.flush()
+            os.fsync(file.fileno())
+    return len(lines)
+
+
 def _drop_torn_tail(path: Path) -> list[str]:
     if not path.exists():
         return []
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole == len(data):
+    whole, size = _end_of_whole_lines(path), path.stat().st_size
+    if whole == size:
         return []
     with path.open("r+b") as file:
         file.truncate(whole)
-    return [f"{path}: the last line was cut short ({len(data) - whole} bytes) and was dropped; its epoch is read again"]
+    return [f"{path}: the last line was cut short ({size - whole} bytes) and was dropped; its epoch is read again"]

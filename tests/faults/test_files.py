@@ -169,6 +169,7 @@ def test_f03_lines_that_are_missing_or_in_another_order_are_noticed(again: Any) 
 def test_f03_a_ledger_that_is_cut_gets_its_epochs_back_from_the_trials(again: Any, small_data: Path) -> None:
     folder, _ = again
     corrupt(folder / LEDGER, "cut")
+    (folder / BACKUP).unlink()
     ledger = Ledger.of_run(folder)
     assert "was cut short" in ledger.notes[0]
     assert ledger.epochs < 9 * NUMBER
@@ -179,6 +180,43 @@ def test_f03_a_ledger_that_is_cut_gets_its_epochs_back_from_the_trials(again: An
         rows = Ledger(folder / LEDGER).trials()[trial.id].rows
         for wanted in toy.expected(trial.id, 9):
             assert {name: rows[wanted["epoch"]][name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("how", ["cut", "lines lost"])
+def test_f03_lines_that_a_ledger_lost_are_put_back_from_its_copy(how: str, again: Any) -> None:
+    folder, start = again
+    whole = (folder / LEDGER).read_bytes()
+    if how == "cut":
+        corrupt(folder / LEDGER, "cut")
+    else:
+        (folder / LEDGER).write_bytes(b"".join(whole.splitlines(keepends=True)[:-4]))
+    code, said = start()
+    assert code == errors.DONE
+    assert f"lines were lost and are put back from {BACKUP}" in said
+    assert "nothing to train" in said
+    assert (folder / LEDGER).read_bytes() == whole
+
+
+def test_f03_a_copy_that_is_damaged_or_of_another_run_puts_nothing_back(again: Any) -> None:
+    folder, _ = again
+    whole = (folder / LEDGER).read_bytes()
+    short = b"".join(whole.splitlines(keepends=True)[:-4])
+    for copy in (whole[: len(short) + 50] + b"?" + whole[len(short) + 51 :], b"{}\n" + whole, short, whole[:-1]):
+        (folder / BACKUP).write_bytes(copy)
+        (folder / LEDGER).write_bytes(short)
+        ledger = Ledger.of_run(folder)
+        ledger.close()
+        assert len(ledger.events) == len(short.splitlines()) + (3 if copy == whole[:-1] else 0)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "[]\n", '{"a": 1}\n', "[" * 100_000 + "\n"])
+def test_f03_what_is_no_ledger_is_refused(content: str, again: Any) -> None:
+    folder, start = again
+    (folder / LEDGER).write_text(content)
+    code, said = start()
+    assert code == errors.REFUSED
+    assert f"the newest good copy is {folder / BACKUP}" in said
+    assert (folder / LEDGER).read_text() == content
 
 
 def test_f03_a_configuration_that_is_gone_is_known_to_the_ledger(again: Any) -> None:
