@@ -148,7 +148,7 @@ def _connect(address: str | None, until: float) -> str:
     found = address or os.environ.get(ADDRESS) or _started_here()
     while True:
         try:
-            if found != "auto" and "://" not in found and not answers(found):  # Ray itself would ask for ever
+            if found != "auto" and not answers(found.rpartition("//")[2]):  # Ray itself would ask for ever
                 raise ConnectionError("it does not answer")
             session: Any = ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
             return str(session.dashboard_url or "")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from cluster import health, joined
@@ -62,9 +63,10 @@ def test_an_address_that_does_not_answer_is_told_at_once(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "ray_current_cluster").write_text("127.0.0.1:1")
     monkeypatch.setattr(health, "address_file", lambda: tmp_path / "ray_current_cluster")
-    for arguments in ([], ["--address", "127.0.0.1:1"]):
+    for arguments in ([], ["--address", "127.0.0.1:1"], ["--address", "ray://127.0.0.1:1"]):
         assert health.main(arguments) == 2
-        assert "error: no Ray cluster at 127.0.0.1:1 (it does not answer); start one" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert re.match(r"error: no Ray cluster at (ray://)?127\.0\.0\.1:1 \(it does not answer\); start one", said)
 
 
 def test_storage_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
