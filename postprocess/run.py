@@ -31,7 +31,17 @@ from typing import TYPE_CHECKING, Any
 
 from data_io.command_line import Parser
 from data_io.damage import one_line
-from data_io.errors import DONE, PARTIAL, BadInput, DiskFull, disk_full, entry_point, is_disk_full, printable
+from data_io.errors import (
+    DONE,
+    PARTIAL,
+    BadInput,
+    DiskFull,
+    disk_full,
+    entry_point,
+    is_disk_full,
+    of_a_place,
+    printable,
+)
 from data_io.files import sha256, write_bytes, write_json
 from data_io.job_folder import refuse_lost
 from data_io.location import refuse_remote
@@ -178,6 +188,8 @@ def _writing(run_dir: Path) -> Iterator[None]:
     except OSError as fault:
         if is_disk_full(fault):
             raise disk_full(fault, run_dir) from fault
+        if isinstance(fault, PermissionError) and (refusal := of_a_place(fault)) is not None:
+            raise refusal from fault
         place, told = fault.filename or run_dir, fault.strerror or type(fault).__name__
         raise BadInput(f"{place}: cannot be written ({told}); make room, or move away what is in its place") from fault
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from data_io import files
-from data_io.errors import BadInput
+from data_io.errors import BadInput, of_a_place
 from data_io.location import is_remote
 from data_io.provenance import provenance
 from search.changes import differences, refusal
@@ -84,19 +84,32 @@ def make_folder(run_dir: Path) -> bool:
 
 def prepare_data(config: Config, run_dir: Path) -> Dataset:
     """Make synthetic movies where no data are given, convert what is not a store yet, open it."""
-    from data_io import synthetic
-    from data_io.convert import convert
-    from data_io.intake import Settings
     from data_io.location import located
-    from data_io.readers import Options
-    from data_io.store import is_store
 
     data = config.data
     source = located(data.path) if data.path is not None else run_dir / "synthetic"
     own = run_dir / "dataset.zarr"
+    try:
+        return _dataset(config, source, own)
+    except PermissionError as fault:
+        refusal = of_a_place(fault)
+        if refusal is None:
+            raise
+        raise refusal from fault
+
+
+def _dataset(config: Config, source: Path, own: Path) -> Dataset:
+    """Return the data set at `source`, or the one at `own` that is made from it."""
+    from data_io import synthetic
+    from data_io.convert import convert
+    from data_io.intake import Settings
+    from data_io.readers import Options
+    from data_io.store import is_store
+
+    data = config.data
     if not is_remote(source) and not source.exists() and is_store(own):
         source = own  # the run goes on on another machine, which has what was converted but not the images
-    if data.path is None and not (run_dir / "dataset.zarr").exists():
+    if data.path is None and not own.exists():
         made = data.synthetic
         say(f"making {made.fields} synthetic movies of {made.frames} frames, {made.height} x {made.width} px")
         synthetic.write(
@@ -109,7 +122,7 @@ def prepare_data(config: Config, run_dir: Path) -> Dataset:
         )
     dataset = convert(
         source,
-        run_dir / "dataset.zarr",
+        own,
         Settings(
             pixel_size_um=data.pixel_size_um,
             frame_interval_s=data.frame_interval_s,
@@ -120,7 +133,7 @@ def prepare_data(config: Config, run_dir: Path) -> Dataset:
             reading=Options(data.reader, data.z, data.channels, data.truth, data.labels, data.tiles),
         ),
     )
-    if dataset.path != run_dir / "dataset.zarr":
+    if dataset.path != own:
         dataset.preflight()  # someone else wrote it, or long ago
     wanted = max(data.folds, config.confirm.folds)
     if wanted and dataset.n_folds != wanted:

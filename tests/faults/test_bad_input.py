@@ -155,6 +155,26 @@ def test_a_folder_is_refused_by_every_command(item: str, movie: Path, refusal: C
     assert re.search(said, lines.pop())
 
 
+def test_a_folder_that_may_not_be_read_is_refused_by_every_command(
+    movie: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, masks, out = Path.iterdir, movie / "masks", movie.parent / "out"
+
+    def listed(path: Path) -> Iterator[Path]:
+        if path == masks:
+            raise PermissionError(13, "Permission denied", str(path))
+        return usual(path)
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    lines = {
+        refusal(check.main, movie, "--no-files"),
+        refusal(convert.main, movie, out / "d.zarr"),
+        refusal(search, "--data", movie, "--out", out),
+        refusal(compare, f"a={masks}", "--out", out),
+    }
+    assert lines == {f"error: {masks}: permission denied; change its permissions or name another place"}
+
+
 @pytest.mark.usefixtures("denied")
 @pytest.mark.parametrize("item", corpus.IMAGES)
 def test_images_to_predict_are_refused(
