@@ -56,7 +56,7 @@ class Search:
         told = {"*" if name == "every" else name.replace("_", "-"): what for name, what in trials.items()}
         self.folder.with_name(self.folder.name + toy.BEHAVIOUR).write_text(json.dumps(told))
 
-    def begin(self, *options: str, limits: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+    def begin(self, *options: str) -> subprocess.Popen[str]:
         """Start a driver."""
         command = [sys.executable, "-m", "tests.faults.driver", str(self.folder), str(self.trials)]
         environment = os.environ | {
@@ -79,7 +79,6 @@ class Search:
                 stderr=subprocess.STDOUT,
                 text=True,
                 start_new_session=True,
-                preexec_fn=limits,
             )
         return self.process
 
