@@ -174,6 +174,7 @@ def test_the_launcher_takes_the_file_for_rented_machines() -> None:
     assert "--env RAY_AUTH_MODE=token" in whole["docker"]["run_options"]
     assert [option for option in whole["docker"]["run_options"] if option.startswith("--env SEARCH_STORAGE=s3://")]
     assert "--dashboard-host=127.0.0.1" in " ".join(whole["head_start_ray_commands"])
+    assert f"ray[default]=={version('ray')}" in (ROOT / "cluster" / "aws.yaml").read_text()
 
 
 def test_the_launcher_opens_no_port_of_the_machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
