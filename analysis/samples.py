@@ -38,6 +38,11 @@ TRAITS = {
 INDEPENDENT = ("area", "perimeter", "circularity", "solidity")
 """Traits that count as tests; what follows one of them (`FOLLOWS`) is shown, but never counted as a further test."""
 FOLLOWS = {"radius": "area", "shape_index": "circularity"}
+NOT_COMPARED = (
+    "image", "reason", "contact_px", "holes_px", "n_pieces", "eccentricity", "orientation_rad", "contour_", "feret_",
+    "bbox_", "intensity_", "focus_",
+)  # fmt: skip
+"""How columns of a run's table begin that no comparison needs: left unread they cost no memory."""
 REACH = 0.5
 """Without label images a cell is matched by its centroid, at most this many radii of the other cell away."""
 
@@ -210,6 +215,13 @@ def from_run(run: Path, *, allow_missing: bool = True) -> Study:
         training_truth=cells[(cells["method"] == TRUTH) & (cells["split"] == "train")] if has_truth else None,
     )
     return only(study, study.frames)
+
+
+def _read(table: Path) -> pd.DataFrame:
+    """Read what is compared of a run's table of cells."""
+    from pyarrow.parquet import read_schema
+
+    return pd.read_parquet(table, columns=[n for n in read_schema(table).names if not n.startswith(NOT_COMPARED)])
 
 
 def _methods(run: Path, labels: Path, slug: str) -> list[str]:
