@@ -34,7 +34,7 @@ address_of_head() {
 
 begin() { # begin MACHINE OPTIONS: start Ray there, in the background and in a folder of yours, unless it runs
     on "$1" "mkdir -p ~/.ray && if $runs; then echo '$1: runs already'; else \
-nohup ray start $2 --temp-dir=\${RAY_TMPDIR:-/tmp}/ray-\$(id -un) --dashboard-agent-listen-port=0 --block > $process.log 2>&1 < /dev/null & \
+nohup ray start $2 --temp-dir=\${RAY_TMPDIR:-/tmp/ray-\$(id -un)} --dashboard-agent-listen-port=0 --block > $process.log 2>&1 < /dev/null & \
 echo \$! > $process.pid; fi"
 }
 
