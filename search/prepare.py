@@ -120,21 +120,25 @@ def _dataset(config: Config, source: Path, own: Path) -> Dataset:
             preset=made.preset,
             seed=made.seed,
         )
-    dataset = convert(
-        source,
-        own,
-        Settings(
-            pixel_size_um=data.pixel_size_um,
-            frame_interval_s=data.frame_interval_s,
-            split_by=data.split_by,
-            folds=data.folds,
-            split_touching=data.split_touching,
-            normalise=data.normalise,
-            reading=Options(data.reader, data.z, data.channels, data.truth, data.labels, data.tiles),
-        ),
+    settings = Settings(
+        pixel_size_um=data.pixel_size_um,
+        frame_interval_s=data.frame_interval_s,
+        split_by=data.split_by,
+        folds=data.folds,
+        split_touching=data.split_touching,
+        normalise=data.normalise,
+        reading=Options(data.reader, data.z, data.channels, data.truth, data.labels, data.tiles),
     )
-    if dataset.path != own:
-        dataset.preflight()  # someone else wrote it, or long ago
+    was_there = own.exists()
+    try:
+        dataset = convert(source, own, settings)
+        if was_there or dataset.path != own:
+            dataset.preflight()  # someone else wrote it, or long ago
+    except BadInput as fault:
+        first, *each = map(str, fault.args)
+        if source == own or not was_there or not (first.startswith(f"{own}/") or each):
+            raise
+        raise BadInput(f"{first}, or delete {own}: this run then converts it anew", *each) from fault
     wanted = max(data.folds, config.confirm.folds)
     if wanted and dataset.n_folds != wanted:
         held = f"{dataset.n_folds} folds" if dataset.n_folds else "no folds"

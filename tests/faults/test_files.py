@@ -363,6 +363,21 @@ def test_f05_a_full_disk_in_the_conversion_is_told_as_such_and_leaves_nothing(
     assert convert(tmp_path / "raw", tmp_path / "run" / "dataset.zarr").fields
 
 
+def test_f25_a_changed_chunk_of_the_data_set_of_a_run_is_named_when_it_goes_on(tmp_path: Path) -> None:
+    made, own = tmp_path / "raw", tmp_path / "run" / "dataset.zarr"
+    synthetic.write(made, fields=3, frames=1, size=(128, 128), preset="easy", seed=1)
+    settings = config(f"data.path={json.dumps(str(made))}")
+    dataset = prepare.prepare_data(settings, own.parent)
+    assert prepare.prepare_data(settings, own.parent).content_hash == dataset.content_hash
+    chunk = next(path for path in sorted(own.rglob("s0/c/0/0/0/*")) if path.is_file())
+    corrupt(chunk, "flipped")
+    remedy = "convert the source again into a new store, or delete .*: this run then converts it anew"
+    with pytest.raises(BadInput, match=rf"{chunk.name}: changed since it was written .*; {remedy}"):
+        prepare.prepare_data(settings, own.parent)
+    shutil.rmtree(own)
+    assert prepare.prepare_data(settings, own.parent).content_hash == dataset.content_hash
+
+
 def test_f05_a_full_disk_in_the_report_is_no_failed_report(again: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, start = again
 
