@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.figures import Curve
 from analysis.samples import read_json
+from analysis.shapes import check_summary, check_trials
 from postprocess.tables import read_parquet
 
 if TYPE_CHECKING:
@@ -49,13 +50,17 @@ def read_record(run: Path) -> Record:
     Raises
     ------
     BadInput
-        When there is no run.json, or a file is damaged.
+        When there is no run.json, or a file is damaged or holds other things than a search writes.
     """
     facts = read_json(run / "run.json")
-    summary = read_json(run / "summary.json") if (run / "summary.json").exists() else {}
+    told = run / "summary.json"
+    summary = read_json(told) if told.exists() else {}
+    check_summary(summary, told)
     table = run / "trials.parquet"
     remedy = f"`python -m search.run --resume {run}` writes it anew"
     trials = read_parquet(table, remedy) if table.exists() else pd.DataFrame()
+    if table.exists():
+        check_trials(trials, table)
     return Record(run, facts, summary, trials)
 
 

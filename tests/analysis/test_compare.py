@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +25,7 @@ from analysis.record import read_record
 from analysis.results import ONE_FIELD, Results
 from analysis.samples import TRUTH, from_run, pair
 from data_io import convert
-from data_io.errors import REPORT_FAILED, BadInput
+from data_io.errors import REFUSED, REPORT_FAILED, BadInput, entry_point
 from data_io.intake import Settings
 from data_io.synthetic import movie
 from postprocess import methods
@@ -284,3 +286,70 @@ def test_new_images_without_annotation_are_compared_with_each_other_only(run_fol
     row = table[(table["trait"] == "area") & (table["test"] == comparisons.SAME_CELLS)].iloc[0]
     assert row["estimate"] < 0
     assert set(table["a"]) | set(table["b"]) == {"two_class", "wide"}
+
+
+WRONG_SUMMARIES = {
+    "winner": ["two_class"],
+    "winner.value": "0.9",
+    "winner.target": "star",
+    "targets.two_class": 3,
+    "targets.two_class.validation.pq_50": "0.9",
+    "targets": None,
+    "dataset": [],
+    "dataset.train": "8",
+    "search.stops": {"trial_1": 2},
+    "search.stops.0.epoch": None,
+    "provenance.libraries": ["numpy"],
+    "warnings": "one",
+    "selection": {"two_class": ["trial_0"]},
+    "confirm": {"two_class": 0.9},
+}
+
+
+@pytest.mark.parametrize("place", WRONG_SUMMARIES)
+def test_a_summary_of_another_shape_is_refused_in_one_line(place: str, run_folder: Path, tmp_path: Path) -> None:
+    summary = json.loads((run_folder / "summary.json").read_text())
+    found, (*above, last) = summary, place.split(".")
+    for key in above:
+        found = found[int(key)] if key.isdigit() else found[key]
+    found[last] = WRONG_SUMMARIES[place]
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    shutil.copy(run_folder / "run.json", tmp_path)
+    remedy = re.escape(f"; `python -m search.run --resume {tmp_path}` writes it anew")
+    with pytest.raises(BadInput, match=rf"^{re.escape(str(tmp_path))}/summary\.json: [^\n]+{remedy}$"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("target", None, "no column target"),
+        ("status", 3, "column status holds something else than text"),
+        ("architecture", [["unet"]] * 6, "column architecture holds something else than text"),
+        ("loss", [None, *["dice"] * 5], "column loss holds something else than text"),
+        ("epochs", [np.nan] * 6, "column epochs holds something else than whole numbers"),
+        ("epochs", "two", "column epochs holds something else than numbers"),
+        ("reference", "no", "column reference holds something else than true and false"),
+    ],
+)
+def test_a_table_of_trials_of_another_shape_is_refused_in_one_line(
+    column: str, value: Any, said: str, run_folder: Path, tmp_path: Path
+) -> None:
+    trials = pd.read_parquet(run_folder / "trials.parquet")
+    trials = trials.drop(columns=column) if value is None else trials.assign(**{column: value})
+    trials.to_parquet(tmp_path / "trials.parquet")
+    shutil.copy(run_folder / "run.json", tmp_path)
+    with pytest.raises(BadInput, match=rf"trials\.parquet: {said}; `python -m search\.run --resume [^\n]+$"):
+        read_record(tmp_path)
+
+
+def test_a_run_with_a_wrong_summary_ends_with_code_2_and_writes_nothing(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run_folder, tmp_path / "run", dirs_exist_ok=True)
+    (tmp_path / "run" / "summary.json").write_text('{"winner": []}')
+    with pytest.raises(SystemExit) as end:
+        entry_point(lambda _: main([str(tmp_path / "run"), "--out", str(tmp_path / "out")]))
+    assert end.value.code == REFUSED
+    assert "summary.json: winner should be" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
