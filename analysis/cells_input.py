@@ -63,7 +63,7 @@ def read_cells(path: Path, method: str, *, paired: bool = True) -> pd.DataFrame:
     BadInput
         Unreadable, columns missing or of the wrong type, or a cell that stands in it twice.
     """
-    table = _known(_table(path))
+    table = _known(path, _table(path))
     estimator, unit = str(table.attrs.get("estimator", "")), str(table.attrs.get("unit", "px"))
     if not paired:
         spare = {"frame": 0, "label": np.arange(1, len(table) + 1)}
@@ -143,19 +143,23 @@ def refuse_header(path: Path) -> None:
         raise BadInput(f"{path}: two columns are called {twice[0]}; keep one of them")
 
 
-def _known(table: pd.DataFrame) -> pd.DataFrame:
+def _known(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Give the columns of other programs the names used here."""
     if {"FRAME", "POSITION_X"} <= set(table.columns):
         rows = table[pd.to_numeric(table["FRAME"], errors="coerce").notna()].reset_index(drop=True)
         units = table.loc[pd.to_numeric(table["FRAME"], errors="coerce").isna(), "POSITION_X"].astype(str)
         unit = str(units.iloc[-1]).strip("() ").lower() if len(units) else ""
         known = [name for name in TRACKMATE if name in rows]
+        for name in known:
+            if name != "TRACK_ID":  # a spot in no track has none
+                _refuse_text(path, rows[name])
         table = rows[known].apply(pd.to_numeric, errors="coerce").rename(columns=TRACKMATE)
         table.attrs = {"estimator": "trackmate", "unit": "px" if unit in _IN_PIXELS else unit}
     elif {"Area", "Circ."} <= set(table.columns):
         table = table.rename(columns=IMAGEJ)
-        slices = next((table[name] - 1 for name in ("Frame", "Slice") if name in table), 0)
-        table = table.assign(frame=slices, label=np.arange(1, len(table) + 1))
+        counted = next((table[name] for name in ("Frame", "Slice") if name in table), pd.Series(1, table.index))
+        _refuse_text(path, counted)
+        table = table.assign(frame=pd.to_numeric(counted) - 1, label=np.arange(1, len(table) + 1))
         table.attrs = {"estimator": "imagej", "unit": "px"}
     plain = {name: column for name, column in _PLAIN.items() if name in table and column not in table}
     attributes = table.attrs
@@ -183,14 +187,24 @@ def _require_numbers(path: Path, column: pd.Series, name: str) -> None:
         return
     if column.isna().all():
         return
-    wrong = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
-    told = repr(wrong.iloc[0]) if len(wrong) else f"values of type {column.dtype}"
+    _refuse_text(path, column)
+    told = f"values of type {column.dtype}"
     raise BadInput(f"{path}: column {name} holds {told}, which is no number; mend it or leave the column out")
+
+
+def _refuse_text(path: Path, column: pd.Series) -> None:
+    """Refuse cells of a column that are neither empty nor numbers."""
+    wrong = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
+    if len(wrong):
+        told = f"column {column.name} holds {wrong.iloc[0]!r}, which is no number"
+        raise BadInput(f"{path}: {told}; mend it or leave the column out")
 
 
 def _require_whole(path: Path, column: pd.Series) -> None:
     values = column.to_numpy(float)
     odd = ~np.isfinite(values) | (values != np.floor(values))
+    if column.name == "frame":
+        odd |= values < 0
     if odd.any():
         told = f"{column.name} {values[odd][0]:g} in {int(odd.sum())} rows"
         raise BadInput(f"{path}: {told}; {column.name}s are whole numbers{' from 0' * (column.name == 'frame')}")

@@ -191,15 +191,33 @@ def _as_told(path: Path, frames: dict[Key, Labels], names: dict[Key, str]) -> tu
     table = path.parent / "frames.csv"
     if not path.is_file() or not table.is_file():
         return frames, names
-    told = pd.read_csv(table)
+    try:
+        told = pd.read_csv(table)
+    except (OSError, ValueError) as fault:
+        said = str(fault).splitlines()[0]
+        raise BadInput(f"{table}: cannot be read as a table ({said}); restore it or move it away") from fault
     if len(told) != len(frames) or not {"page", "field", "frame", "height_px", "width_px"} <= set(told.columns):
         return frames, names
     pages = list(frames.values())
+    if not _fits(told, pages):
+        raise BadInput(f"{table}: does not tell the pages of {path.name}; restore it or move it away")
     found = {
         (str(row["field"]), int(row["frame"])): pages[int(row["page"])][: int(row["height_px"]), : int(row["width_px"])]
         for row in told.to_dict("records")
     }
     return found, dict.fromkeys(found, "")
+
+
+def _fits(told: pd.DataFrame, pages: Sequence[Labels]) -> bool:
+    """Tell whether a table has a row for each page of a stack, and frames that lie within their page."""
+    numbers = told[["page", "frame", "height_px", "width_px"]].apply(pd.to_numeric, errors="coerce")
+    if not ((numbers >= 0) & (numbers % 1 == 0)).to_numpy().all() or sorted(numbers["page"]) != list(range(len(pages))):
+        return False
+    if told.duplicated(["field", "frame"]).any():
+        return False
+    sizes = np.array([pages[int(page)].shape for page in numbers["page"]])
+    held = numbers[["height_px", "width_px"]].to_numpy()
+    return bool(((held > 0) & (held <= sizes)).all())
 
 
 def _called(files: Sequence[Path]) -> dict[Path, str]:

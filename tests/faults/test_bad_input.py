@@ -11,8 +11,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
 from data_io import check, convert
 from data_io.errors import entry_point
@@ -73,6 +75,13 @@ def predict(arguments: list[str]) -> int:
 def measure(arguments: list[str]) -> int:
     """Run `python -m postprocess.measure` in this process."""
     from postprocess.measure import main
+
+    return main(arguments)
+
+
+def score(arguments: list[str]) -> int:
+    """Run `python -m analysis.score` in this process."""
+    from analysis.score import main
 
     return main(arguments)
 
@@ -489,6 +498,52 @@ def test_files_that_are_no_tables_are_refused(item: str, tmp_path: Path, refusal
     a, b = _tables(tmp_path, corpus.cells(), corpus.cells(1))
     b.write_bytes(spoil(b.read_text()))
     assert re.search(said, refusal(compare, f"a={a}", f"b={b}", "--out", tmp_path / "out"))
+
+
+FOREIGN = {
+    "TrackMate, decimal commas": (
+        'FRAME,ID,POSITION_X,POSITION_Y,AREA\n,,(px),(px),(px^2)\n0,1,5,5,"78,5"\n',
+        r"column AREA holds '78,5', which is no number",
+    ),
+    "ImageJ, names of slices": (" ,Area,Circ.,Slice\n1,78,0.9,t1.tif\n", r"column Slice holds 't1\.tif', which is no"),
+    "ImageJ, slices from 0": (
+        " ,Area,Circ.,Slice\n1,78,0.9,0\n",
+        r"frame -1 in 1 rows; frames are whole numbers from 0",
+    ),
+}
+"""Item: a table of another program, and what the line that refuses it says."""
+
+
+@pytest.mark.parametrize("item", FOREIGN)
+def test_tables_of_other_programs_are_refused(item: str, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    text, said = FOREIGN[item]
+    (tmp_path / "a.csv").write_text(text)
+    assert re.search(said, refusal(compare, f"a={tmp_path / 'a.csv'}", "--out", tmp_path / "out"))
+
+
+PAGES = {
+    "text": {"page": ["a", "b"]},
+    "too many": {"page": [0, 2]},
+    "twice": {"page": [0, 0]},
+    "no frame": {"frame": [0, float("nan")]},
+    "one frame": {"frame": [0, 0]},
+    "larger than the page": {"height_px": [96, 97]},
+    "nothing of the page": {"width_px": [0, 128]},
+}
+
+
+@pytest.mark.parametrize("item", PAGES)
+def test_a_table_of_other_pages_is_refused(item: str, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    pages = tmp_path / "run/a.tif"
+    pages.parent.mkdir()
+    for path in (pages, tmp_path / "b.tif"):
+        tifffile.imwrite(path, np.stack([corpus.discs(t) for t in range(2)]), photometric="minisblack")
+    told = pd.DataFrame({"page": [0, 1], "field": "f", "frame": [0, 1], "height_px": 96, "width_px": 128})
+    told.to_csv(pages.with_name("frames.csv"), index=False)
+    assert score([str(pages), str(tmp_path / "b.tif")]) == 0
+    told.assign(**PAGES[item]).to_csv(pages.with_name("frames.csv"), index=False)
+    line = refusal(score, pages, tmp_path / "b.tif")
+    assert "frames.csv: does not tell the pages of a.tif; restore it or move it away" in line
 
 
 @pytest.mark.parametrize("asked", [[], ["--by", "treatment"]])
