@@ -79,13 +79,6 @@ def measure(arguments: list[str]) -> int:
     return main(arguments)
 
 
-def score(arguments: list[str]) -> int:
-    """Run `python -m analysis.score` in this process."""
-    from analysis.score import main
-
-    return main(arguments)
-
-
 def compare(arguments: list[str]) -> int:
     """Run `python -m analysis.compare` in this process."""
     from analysis.compare import main
