@@ -220,11 +220,17 @@ def _parsed(lines: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], int]]:
             if checked and (found is None or int(found[2], 16) != check):
                 raise ValueError("another checksum")
             event = json.loads(body + b"}" if found else line, object_pairs_hook=_lean)
-            if not isinstance(event, dict) or not {"event", "trial"} <= event.keys():
+            if not _is_event(event):
                 raise ValueError("no event")
         except (ValueError, RecursionError):
             raise Damaged(number) from None
         yield event, check
+
+
+def _is_event(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("event"), str):
+        return False
+    return isinstance(value.get("trial"), str) and (value["event"] != "epoch" or isinstance(value.get("epoch"), int))
 
 
 def _lean(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -241,7 +247,7 @@ def _remedy(path: Path) -> str:
         events = []
     if not events:
         return "restore the file from a copy or start a new run with --out"
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(events[-1]["time"]))
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(events[-1].get("time", 0)))
     return (
         f"the newest good copy is {copy}, {len(events)} events until {when}: copy it over the file and resume (epochs "
         "since then are read from the trials), or start a new run with --out"

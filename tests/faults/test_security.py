@@ -336,6 +336,27 @@ def test_S4_a_hostile_manifest_vouches_for_nothing(kind: str, tmp_path: Path) ->
     assert checkpoints.manifest(folder) is None
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        "null",
+        "[1]",
+        '{"event": 1, "trial": "a"}',
+        '{"event": "epoch", "trial": "a"}',
+        '{"event": "epoch", "trial": "a", "epoch": [1]}',
+        '{"event": "start", "trial": {"a": 1}}',
+    ],
+)
+def test_S4_a_hostile_ledger_is_a_line(line: str, tmp_path: Path) -> None:
+    from search.ledger import BACKUP, LEDGER, Ledger
+
+    (tmp_path / LEDGER).write_text(f"{line}\n")
+    (tmp_path / BACKUP).write_text('{"event": "start", "trial": "a"}\n')
+    with pytest.raises(BadInput, match=r"ledger\.jsonl:1: damaged line; the newest good copy"):
+        Ledger(tmp_path / LEDGER)
+
+
 def test_S4_the_best_checkpoint_of_a_trial_is_loaded_the_same_way(canary: Path, tmp_path: Path) -> None:
     from search.trial import load_best
 
@@ -458,7 +479,8 @@ def test_S6_the_report_of_a_hostile_run_unpickles_nothing(canary: Path, tmp_path
     trial = tmp_path / "trials/a"
     trial.mkdir(parents=True)
     (tmp_path / "run.json").write_text("{}")
-    pd.DataFrame({"trial": ["a"], "target": ["star"]}).to_parquet(tmp_path / "trials.parquet")
+    row = dict.fromkeys(("target", "architecture", "encoder", "loss", "status"), "star")
+    pd.DataFrame([{"trial": "a", **row}]).to_parquet(tmp_path / "trials.parquet")
     for write in (
         lambda file: np.savez(file, image=np.array([corpus.Canary(canary)], object), allow_pickle=True),
         lambda file: corpus.pickled(corpus.Canary(canary), file),
@@ -466,9 +488,12 @@ def test_S6_the_report_of_a_hostile_run_unpickles_nothing(canary: Path, tmp_path
         lambda file: file.write_bytes(b"PK\3\4"),
     ):
         write(trial / "examples.npz")
-        assert examples(read_record(tmp_path)) == []
+        assert examples(read_record(tmp_path), 4) == []
+    pd.DataFrame([{"trial": "../../elsewhere", **row}]).to_parquet(tmp_path / "trials.parquet")
+    with pytest.raises(BadInput, match="which is no name of a folder"):
+        read_record(tmp_path)
     corpus.pickled(corpus.Canary(canary), tmp_path / "trials.parquet")
-    with pytest.raises(BadInput, match=r"trials\.parquet: cannot be read"):
+    with pytest.raises(BadInput, match=r"trials\.parquet: (cannot be read|damaged)"):
         read_record(tmp_path)
 
 
@@ -626,10 +651,11 @@ def test_S7_the_command_says_it_in_one_line(tmp_path: Path, capsys: pytest.Captu
     run = _run_folder(tmp_path / "run")
     (run / "config.yaml").write_text(dump(load("demo", None, [])))
     run.chmod(0o777)
-    assert refused(main, "--resume", run) == 2
-    assert capsys.readouterr().err == (
-        f"error: {run}: everyone may write to it; if its content is yours, run `chmod -R go-w {run}`\n"
-    )
+    for arguments in (("--resume", run), (*TRIAL, "--out", run)):
+        assert refused(main, *arguments) == 2
+        assert capsys.readouterr().err == (
+            f"error: {run}: everyone may write to it; if its content is yours, run `chmod -R go-w {run}`\n"
+        )
 
 
 # --- S8, S9: stores of other programs -------------------------------------------------------------------------------
