@@ -536,7 +536,7 @@ FACTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.usefixtures("bounded", "canary")
+@pytest.mark.usefixtures("canary")
 def test_S6_hostile_models_whose_checksums_fit_are_a_line(tmp_path: Path) -> None:
     from search import handover, models, sealed
 
@@ -545,6 +545,7 @@ def test_S6_hostile_models_whose_checksums_fit_are_a_line(tmp_path: Path) -> Non
     facts |= {"encoder_depth": 3, "decoder_width": 0.5, "output_stride": None, "normalisation": {}, "decode": {}}
     written = handover.save(tmp_path, network, facts)
     honest = (tmp_path / handover.WEIGHTS).read_bytes()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     pickled = tmp_path / "pickled"
     corpus.pickled(corpus.Canary(tmp_path / "canary"), pickled)
     hostile = [(weights, {}) for weights in (*WEIGHTS.values(), pickled.read_bytes())]
@@ -557,6 +558,7 @@ def test_S6_hostile_models_whose_checksums_fit_are_a_line(tmp_path: Path) -> Non
         with pytest.raises(BadInput) as refusal:
             handover.load(tmp_path)
         assert len(str(refusal.value).splitlines()) == 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
 
 
 # --- S7 -----------------------------------------------------------------------------------------------------------
