@@ -11,7 +11,7 @@ import traceback
 from socket import gethostname
 from typing import TYPE_CHECKING, Any, Protocol
 
-from data_io.errors import disk_full, is_disk_full
+from data_io.errors import BadInput, disk_full, is_disk_full
 from data_io.secrecy import veiled
 from search.nodes import NotShared, of_this_node
 from search.space import TrialConfig
@@ -34,7 +34,7 @@ DISK_FULL = "disk_full"
 UNREACHED = "unreached"
 """Key of a result that is no epoch: this node cannot reach the run, or its storage, for the reason in the value."""
 ERROR = "error"
-"""Key of a result that is no epoch: the trial failed with the traceback that is the value."""
+"""Key of a result that is no epoch: the trial failed with the traceback that is the value; its last line is shown."""
 
 
 class Train(Protocol):
@@ -105,7 +105,10 @@ def _what_failed(error: Exception) -> dict[str, str]:
         return {DISK_FULL: str(disk_full(error))}
     if is_out_of_memory(error):
         return {OUT_OF_MEMORY: f"{type(error).__name__}: {error}".splitlines()[0]}
-    return {ERROR: "".join(traceback.format_exception(error))}
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, BadInput):  # other nodes may not share the fault: a package, a file, a mount
+        trace += f"on node {gethostname()}: {' '.join(str(error).split())}\n"
+    return {ERROR: trace}
 
 
 def _give_back_memory() -> None:

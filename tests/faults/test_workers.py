@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from torch.utils.data import IterableDataset
 
 from data_io import errors
+from data_io.errors import BadInput
 from search.batches import loader
 from search.worker import ERROR, what_failed
 from tests.faults.disturbed import Search, assert_exact, undisturbed
@@ -88,3 +90,10 @@ def test_f03_a_search_goes_on_from_a_ledger_that_lost_its_end(how: str, small_da
 def epochs_of(order: list[tuple[str, int]]) -> dict[str, Any]:
     """Last epoch of each trial."""
     return dict(order)
+
+
+def test_what_a_node_cannot_use_is_told_with_its_name() -> None:
+    fault = BadInput("s3://lab/frames.zarr: s3fs is not installed; install it")
+    told = what_failed(fault)[ERROR]
+    assert told.splitlines()[-1] == f"on node {socket.gethostname()}: {fault}"
+    assert "BadInput" in told  # the traceback stands above
