@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_io import depth, images
+from data_io.calibration import is_possible
 from data_io.errors import BadInput
 from data_io.images import Plane
 from data_io.readers import drawings
@@ -115,13 +116,14 @@ def _pictures(path: Path, scene: str, kept: list[int], z: str | None) -> Iterato
 def _pixel(opened: Any) -> float | None:
     """Return micrometres per pixel where Y and X agree; bioio gives them in micrometres."""
     size = opened.physical_pixel_sizes
-    return float(size.Y) if size.Y and size.X and abs(size.Y - size.X) <= 1e-3 * size.Y else None
+    same = size.Y and size.X and abs(size.Y - size.X) <= 1e-3 * size.Y
+    return float(size.Y) if same and is_possible(size.Y) else None
 
 
 def _interval(opened: Any) -> float | None:
     told = getattr(opened, "time_interval", None)
     seconds = told.total_seconds() if isinstance(told, timedelta) else told
-    return float(seconds) if isinstance(seconds, int | float) and seconds > 0 else None
+    return float(seconds) if isinstance(seconds, int | float) and is_possible(seconds) else None
 
 
 def _line(fault: Exception) -> str:

@@ -256,13 +256,13 @@ def name_tracks(
         if cell not in name and track not in used:
             name[cell] = track
             used.add(track)
-    present = np.unique(labels[labels > 0]).tolist()
-    table = np.zeros(int(labels.max(initial=0)) + 1, np.int32)
-    for extra, cell in enumerate([cell for cell in present if cell not in name]):
+    present, which = np.unique(labels, return_inverse=True)
+    cells = [cell for cell in present.tolist() if cell]
+    for extra, cell in enumerate([cell for cell in cells if cell not in name]):
         name[cell] = spare + extra
-    for cell in present:
-        table[cell] = name[cell]
-    return table[labels], len(used), len(np.unique(tracks[tracks > 0]))
+    name[0] = 0
+    renamed = np.array([name[cell] for cell in present.tolist()], np.int32)
+    return renamed[which.reshape(labels.shape)], len(used), len(np.unique(tracks[tracks > 0]))
 
 
 def _lineage(path: Path) -> tuple[tuple[int, int, int, int], ...]:

@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from data_io import depth, images
+from data_io.calibration import is_possible
 from data_io.errors import BadInput
 from data_io.readers import drawings
 from data_io.readers.folder import IMAGE_FOLDERS, MASK_FOLDERS, _files, bare, group_of, is_mask, pair
@@ -295,7 +296,7 @@ def metadata(path: Path) -> dict[str, str]:
 def _pixel_size(told: dict[str, Any]) -> float | None:
     with suppress(KeyError, ValueError, ZeroDivisionError):
         size = float(told["ImageWidthMicrons"]) / int(told["PixelWidth"])
-        return float(f"{size:.6g}") if 0 < size < float("inf") else None
+        return float(f"{size:.6g}") if is_possible(size) else None
     return None
 
 

@@ -156,6 +156,8 @@ def test_cells_take_the_track_that_covers_most_of_them():
     renamed, met, every = name_tracks(labels, tracks, 100)
     assert renamed.tolist() == [[7, 7, 7, 0, 9, 9, 100]]
     assert (met, every) == (2, 3)
+    labels[labels == 3] = 2**31 - 1  # no table of all numbers below it
+    assert np.array_equal(name_tracks(labels, tracks, 100)[0], renamed)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
