@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer
 
+LARGEST = 2**31
+"""Bytes of the largest chunk that is read; most formats state no more."""
 SLACK = 2**16
 """Bytes that a chunk may have beside its values: checksums, the index of a shard."""
 COMPRESSORS = ("zstd", "gzip", "zlib", "blosc", "lz4")
@@ -28,7 +30,7 @@ ZSTD = b"\x28\xb5\x2f\xfd"
 
 def allowed(shape: tuple[int, ...], itemsize: int) -> int:
     """Return how many bytes a chunk of this shape may unpack to."""
-    return 2 * math.prod(shape) * itemsize + SLACK
+    return min(2 * math.prod(shape) * itemsize + SLACK, LARGEST)
 
 
 def unpack(codec: str, data: memoryview, limit: int) -> bytes | None:

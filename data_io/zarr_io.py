@@ -41,6 +41,8 @@ CODECS = frozenset(
     {"bytes", "transpose", "zstd", "gzip", "zlib", "blosc", "lz4", "crc32", "crc32c", "sharding_indexed"}
 )
 """What a store may be encoded with: nothing here runs code or unpickles."""
+OVERHANG, SMALL = 16, 2**26
+"""A chunk has at most so many times the bytes of its array, unless it is small: all of it is unpacked."""
 V2_NUMBERS = "biuf"
 V3_NUMBERS = frozenset(
     {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
@@ -221,6 +223,9 @@ def _opened(file: Path | str, store: Store, name: str, mode: Literal["r", "r+"])
     except (ValueError, TypeError, KeyError, ArithmeticError) as fault:
         said = " ".join(str(fault).split())
         raise BadInput(f"{file}: bad metadata of an array ({said}); write the store again") from fault
+    size = math.prod(array.chunks) * array.dtype.itemsize
+    if size > unpacking.LARGEST or size > max(OVERHANG * array.nbytes, SMALL):
+        raise BadInput(f"{file}: chunks of {size} bytes in an array of {array.nbytes}; write it with smaller ones")
     unpacking.limit(array)
     return array
 

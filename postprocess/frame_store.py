@@ -114,5 +114,5 @@ def _read(array: zarr.Array[Any], path: Path, frame: int, region: tuple[slice, .
     try:
         place: Any = (frame, *region)
         return array[place] if region else array[frame]
-    except (RuntimeError, ValueError, OSError) as fault:
+    except (RuntimeError, ValueError, OSError, MemoryError) as fault:
         raise BadInput(f"{path}: frame {frame} is damaged ({fault}); delete the store and write it again") from fault

@@ -937,6 +937,18 @@ def test_S10_a_chunk_that_unpacks_to_more_than_a_chunk_is_refused(kind: str, zar
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17  # KiB
 
 
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("side", [10**5, 10**9])
+def test_S10_a_chunk_far_larger_than_its_array_is_refused(side: int, tmp_path: Path) -> None:
+    _image(tmp_path / "a.zarr", "zstd", 3)
+    file = tmp_path / "a.zarr/s0/zarr.json"
+    told = json.loads(file.read_text())
+    told["chunk_grid"]["configuration"]["chunk_shape"] = [1, side, side]
+    file.write_text(json.dumps(told))
+    with pytest.raises(BadInput, match=r"chunks of \d+ bytes in an array of 24576; write it with smaller ones"):
+        _frames_of(tmp_path / "a.zarr")
+
+
 def test_S10_archives_are_read_and_never_extracted(movie: Path, tmp_path: Path) -> None:
     from roifile import ImagejRoi
 
