@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS = 10.0
 """Time between two heartbeats."""
+HOLDER_LETTERS = 200
+"""Of what a lock says of its holder, so many letters are read."""
 STALE_SECONDS = 60.0
 """Without a heartbeat for so long a lock of another host is taken over."""
 
@@ -33,18 +35,18 @@ def only_driver(run_dir: Path, say: Callable[[str], None] = print) -> Iterator[N
     """Hold the run; BadInput names who holds it already, `say` gets a note about a lock that a dead driver left."""
     path = run_dir / "lock"
     try:
-        file = path.open("a+")
+        file = path.open("a+", encoding="utf-8", errors="replace")
     except OSError as fault:
         raise BadInput(f"{run_dir}: cannot be written to ({fault.strerror}); give another folder with --out") from None
     with file:
         file.seek(0)
-        holder = file.read().strip()
+        holder = " ".join(file.read(HOLDER_LETTERS).split())
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise BadInput(_refusal(run_dir, holder)) from None
         if holder and not holder.startswith(f"{socket.gethostname()}/") and seconds_since_beat(path) < STALE_SECONDS:
-            raise BadInput(_refusal(run_dir, holder))
+            raise BadInput(f"{_refusal(run_dir, holder)}; if that machine has ended for good, delete {path}")
         if holder:
             say(f"note: the lock of {holder} is stale, its driver has ended; taken over")
         file.truncate(0)

@@ -8,6 +8,7 @@ Each stage reads what the one before wrote; the same command on an existing RUN 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 
 OPTUNA = "optuna.db"
+OUT_OF_ORDER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE}
+"""What the file system says of a path of the run that it does not write or read."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,13 +89,30 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{end}: stopped; go on with: {_how_to_go_on(run_dir, options, kept)}", file=sys.stderr)
         return end.code
     except Exception as fault:
-        foreseen = isinstance(fault, Halted | StorageLost)
-        if not foreseen and not errors.is_disk_full(fault):
+        told = of_the_machine(fault, run_dir)
+        if told is None:
             raise
-        told = fault if foreseen else errors.disk_full(fault, run_dir)
         line = f"error: {told}; mend that, then go on with: {_how_to_go_on(run_dir, options, kept)}"
         print(errors.printable(veiled(line)), file=sys.stderr)
         return errors.PREEMPTED
+
+
+def of_the_machine(fault: Exception, run_dir: Path) -> str | None:
+    """Return what to say of a fault that lies in the machine, not in the program: a disk that is full, cannot be
+    written to any more or does not answer. None of any other.
+    """
+    if isinstance(fault, Halted | StorageLost):
+        return str(fault)
+    if errors.is_disk_full(fault):
+        return str(errors.disk_full(fault, run_dir))
+    inner: BaseException | None = fault
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.errno in OUT_OF_ORDER:
+            path = Path(os.fsdecode(inner.filename2 or inner.filename or run_dir))
+            if path.resolve().is_relative_to(run_dir.resolve()):
+                return f"{path}: cannot be written or read ({inner.strerror})"
+        inner = inner.__cause__ or inner.__context__
+    return None
 
 
 def _how_to_go_on(run_dir: Path, options: Options, kept: Unstored) -> str:

@@ -327,6 +327,25 @@ def test_f11_a_lock_of_another_machine_is_respected_while_its_heart_beats(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
+def test_f11_a_lock_of_another_machine_whose_clock_runs_ahead_says_how_to_go_on(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    lock.write_text("another-machine/4711 since 2026-01-02 03:04:05")
+    os.utime(lock, (time.time() + 86400,) * 2)
+    with pytest.raises(BadInput, match=rf"; if that machine has ended for good, delete {lock}$"), only_driver(tmp_path):
+        pass
+
+
+def test_f11_a_lock_with_rubbish_in_it_is_one_line(tmp_path: Path) -> None:
+    lock, notes = tmp_path / "lock", []
+    lock.write_bytes(b"\xff\xfe\x00\n\n" + b"x" * 100_000)
+    os.utime(lock, (time.time() - 3600,) * 2)
+    with only_driver(tmp_path, notes.append):
+        pass
+    [note] = notes
+    assert len(note) < 300
+    assert "\n" not in note
+
+
 def test_f11_a_run_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
     with pytest.raises(BadInput, match=r"cannot be written to \(Is a directory\); give another"), only_driver(tmp_path):
@@ -392,6 +411,28 @@ def test_f05_a_full_disk_in_the_report_is_no_failed_report(again: Any, monkeypat
     assert f"error: {folder / 'report.html'}: the disk is full (" in said
     assert f"12345 needed); mend that, then go on with: python -m search.run --resume {folder}" in said
     assert not (folder / "report_error.txt").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.EACCES])
+def test_f05_a_disk_that_is_out_of_order_is_one_line_and_the_search_goes_on_afterwards(
+    number: int, again: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, start = again
+
+    def fails(path: Path | str, value: Any) -> None:
+        raise OSError(number, os.strerror(number), f"{path}.tmp", None, str(path))
+
+    monkeypatch.setattr("data_io.files.write_json", fails)
+    code, said = start(resume=True)
+    assert code == errors.PREEMPTED
+    [line] = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert line.startswith(
+        f"error: {folder / 'run.json'}: cannot be written or read ({os.strerror(number)}); mend that"
+    )
+    assert line.endswith(f"go on with: python -m search.run --resume {folder}")
+    monkeypatch.undo()
+    elsewhere = PermissionError(errno.EACCES, "Permission denied", "/root/other")
+    assert run.of_the_machine(elsewhere, folder) is None
 
 
 def test_f11_a_driver_that_is_refused_leaves_the_run_of_the_other_alone(
