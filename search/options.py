@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_io.command_line import Parser
 from data_io.errors import BadInput
+from search import reading_options
 from search.brought import place_of
 from search.config import TRAITS, Config, dump, load, schema
 from search.ledger import LEDGER
@@ -85,10 +87,10 @@ class Options:
             return load(self.preset, self.file, list(self.overrides))
         file = (folder or Path(self.resume)) / CONFIG_OF_A_RUN
         if not file.is_file():
-            if file.with_name(LEDGER).is_file():
+            if folder is not None or file.with_name(LEDGER).is_file():
                 raise BadInput(
-                    f"{file}: missing; give the options of the run again with --out {self.resume} instead of --resume: "
-                    "its ledger tells whether they are the same"
+                    f"{self.resume}/{CONFIG_OF_A_RUN}: missing; give the options of the run again with --out "
+                    f"{self.resume} instead of --resume: its ledger tells whether they are the same"
                 )
             raise BadInput(f"{self.resume}: no run to resume ({CONFIG_OF_A_RUN} is missing); give the folder of a run")
         return load(None, file, list(self.overrides))
@@ -103,6 +105,7 @@ class Options:
 def parse(arguments: list[str] | None = None) -> Options:
     """Return the options of a command line (None: the process's own); a wrong one ends with exit code 2."""
     parser = build_parser()
+    reading_options.refuse(sys.argv[1:] if arguments is None else arguments)
     given = parser.parse_intermixed_args(arguments)
     if given.resume and (given.preset or given.config or given.data or given.out):
         parser.error("--resume goes on with the run's own configuration; drop --preset, --config, --data and --out")

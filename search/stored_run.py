@@ -41,10 +41,12 @@ if TYPE_CHECKING:
 HEAD = "head.json"
 LEDGERS = "ledger"
 DATASET = "dataset.zarr"
+MANIFEST = f"{DATASET}/manifest.json"
 RECORD = ".stored.json"
 """In the working folder: what its files are in the store."""
 NEEDED = ("config.yaml", "run.json", "memory.json", "encoders", DATASET, "best", "confirm.json")
 """What a run needs to go on, beside its ledger and trials; all else follows from it and is stored at the end."""
+ANEW = "give the run's options again with --out in place of --resume: what its trials stored is used"
 NOT_STORED = {"cache", "synthetic", "lock", LEDGER, RECORD, TRIALS}
 PAUSE = 1.0
 """Seconds between two copies of the ledger's end, at least."""
@@ -117,7 +119,7 @@ class StoredRun(Unstored):
         self.place = store.place
         self.head = _read_head(store)
         if self.head is None and resumed:
-            raise BadInput(f"{store.place}: no run to resume ({HEAD} is missing); give the place of a run")
+            raise BadInput(f"{store.place}: no run to resume ({HEAD} is missing); give the place of a run, or {ANEW}")
         self.new = self.head is None
         self.run = self.head["run"] if self.head else secrets.token_hex(4)
         self.folder: Path = working_folder(f"{store.place}-{self.run}", parent)
@@ -232,10 +234,16 @@ class StoredRun(Unstored):
         wanted = {n: facts for n, facts in there.items() if n.split("/")[0] not in {*NOT_STORED, HEAD, LEDGERS}}
         record = _read_record(self.folder)
         missing = [n for n, facts in wanted.items() if record.get(n) != [facts.etag, *_stat(self.folder / n)]]
-        if not (self.folder / DATASET).exists():  # a data set that was stored from another folder of this machine
+        as_stored = {n: facts for n, facts in record.items() if n in wanted and facts[0] == wanted[n].etag}
+        if MANIFEST in as_stored:  # the data that were stored from here, perhaps from another folder of this machine
+            from_elsewhere = not (self.folder / DATASET).exists()
             missing = [
-                n for n in missing if not n.startswith(f"{DATASET}/") or record.get(n, [""])[0] != wanted[n].etag
+                n
+                for n in missing
+                if not n.startswith(f"{DATASET}/")
+                or not (from_elsewhere or record.get(n, [""])[1:] == _stat(self.folder / n))
             ]
+        files.write_json(self.folder / RECORD, as_stored)  # what was deleted or changed there is stored again
         if missing:
             say(f"bringing {len(missing)} files of {self.place}")
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -440,7 +448,8 @@ def _read_head(store: Storage) -> dict[str, Any] | None:
         if head is not None and not {"run", "ledger", "holder", "beat"} <= head.keys():
             raise ValueError("it lacks a key")
     except ValueError as fault:
-        raise BadInput(f"{store.place}/{HEAD}: not the head of a run ({fault}); choose another place") from fault
+        told = f"not the head of a run ({fault}); choose another place, or delete it and {ANEW}"
+        raise BadInput(f"{store.place}/{HEAD}: {told}") from fault
     return head
 
 

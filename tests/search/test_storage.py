@@ -395,6 +395,33 @@ def test_a_head_that_is_deleted_is_written_again_and_results_that_were_are_store
     assert not said[1:], "nothing but that it was lost"
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_data_that_were_deleted_or_changed_there_are_stored_again_and_never_brought_over_good_ones(
+    elsewhere: bool, s3: S3, tmp_path: Path
+) -> None:
+    store, said = Storage.at(f"{PLACE}-data-{elsewhere}", 5), []
+    run = StoredRun(store, tmp_path / "a")
+    data = tmp_path / "movie.zarr" if elsewhere else run.folder / "dataset.zarr"
+    data.mkdir(parents=True)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    good = {name: f"the {name}".encode() for name in ("manifest.json", "zarr.json", "chunk")}
+    for name, content in good.items():
+        (data / name).write_bytes(content)
+    dataset: Any = type("Dataset", (), {"path": data})()
+    with run.held(said.append):
+        Ledger(run.folder / LEDGER).append("start", "t")
+        run.put_needed(dataset)
+    store.delete(["dataset.zarr/zarr.json"])
+    store.write("dataset.zarr/chunk", b"the chink")
+    again = StoredRun(store, tmp_path / "a")
+    with again.held(said.append):
+        assert {file.name: file.read_bytes() for file in data.iterdir()} == good
+        assert (again.folder / "dataset.zarr").exists() is not elsewhere
+        again.put_needed(dataset)
+    assert {name: store.read(f"dataset.zarr/{name}") for name in good} == good
+    assert not said, "nothing had to be brought"
+
+
 def test_a_damaged_ledger_is_never_gone_on_with(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_run, "PART", 300)
     store, said = Storage.at(f"{PLACE}-damaged", 5), []
