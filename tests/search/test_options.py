@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_io.errors import BadInput
+from search import reading_options
 from search.config import dump, load
 from search.options import parse
 
@@ -71,6 +73,16 @@ def test_faults_name_the_option_and_the_nearest_name() -> None:
         parse(["--preset", "papre"]).config()
     with pytest.raises(BadInput, match="must be greater than 0"):
         parse(["--minutes", "-1"]).config()
+
+
+@pytest.mark.parametrize("option", reading_options.SETTINGS)
+def test_an_option_of_a_conversion_is_told_as_a_setting(option: str) -> None:
+    setting = reading_options.SETTINGS[option].strip("'")
+    with pytest.raises(
+        BadInput, match=f"{option}: an option of .*; in a search write the setting, such as .*{re.escape(setting)}"
+    ):
+        parse(["--data", "movie", option, "max"])
+    load("demo", None, [setting])  # what it says is a setting
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
