@@ -6,6 +6,7 @@ tczyx in that order; a unit is stated only where the size is known, else the sca
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -22,6 +23,7 @@ LEVEL = "s0"
 """The array of an image group at full size; there is no other."""
 XML = "OME/METADATA.ome.xml"
 SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 COLOURS = ("FFFFFF", "00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", "0000FF")
 """One per channel, grey first; they begin again after the last."""
 
@@ -90,7 +92,7 @@ def ome_xml(fields: Sequence[Field]) -> bytes:
             _child(one, "AnnotationRef", ID=f"Annotation:{i}")
             value = _child(_child(annotations, "MapAnnotation", ID=f"Annotation:{i}", Namespace="groups"), "Value")
             for key, group in field.groups.items():
-                _child(value, "M", K=key).text = group
+                _child(value, "M", K=key).text = _xml(group)
     if len(annotations):
         root.append(annotations)
     return bytes(ElementTree.tostring(root, "utf-8", xml_declaration=True))
@@ -116,7 +118,16 @@ def _pixels(parent: ElementTree.Element, i: int, field: Field) -> None:
 
 
 def _child(parent: ElementTree.Element, tag: str, **attributes: str) -> ElementTree.Element:
-    return ElementTree.SubElement(parent, f"{{{SCHEMA}}}{tag}", attributes)
+    return ElementTree.SubElement(parent, f"{{{SCHEMA}}}{tag}", {key: _xml(text) for key, text in attributes.items()})
+
+
+def _xml(text: str) -> str:
+    r"""Return text with the characters written out that XML 1.0 has no place for.
+
+    >>> _xml("a\x1bb")
+    'a\\x1bb'
+    """
+    return NOT_IN_XML.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _under(version: str, body: dict[str, Any]) -> dict[str, Any]:

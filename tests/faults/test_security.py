@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -1154,6 +1155,13 @@ def test_S13_hostile_names_are_escaped_in_the_page_of_a_check(movie: Path, tmp_p
     text = page.read_text()
     _is_harmless(text)
     assert "&lt;script&gt;" in text
+
+
+def test_S13_hostile_names_leave_the_xml_of_a_store_whole(movie: Path, tmp_path: Path) -> None:
+    movie.rename(tmp_path / f"\x1b[2J{EVIL.replace('/', '')}&")
+    convert.main([str(next(tmp_path.glob("*script*"))), str(tmp_path / "d.zarr")])
+    (image,) = ElementTree.parse(tmp_path / "d.zarr/OME/METADATA.ome.xml").getroot()
+    assert image.get("Name") == f"\\x1b[2J{EVIL.replace('/', '')}&"
 
 
 def test_S13_hostile_names_are_escaped_in_the_report(tmp_path: Path) -> None:
