@@ -9,6 +9,7 @@ are rebuilt from the ledger, never from Ray's own state.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,6 +48,8 @@ NO_MEMORY = ("NODE_OUT_OF_MEMORY", "running low on memory", "memory pressure")
 """What Ray says of a process that its memory monitor ended."""
 NO_NODE = ("its node has died", "node it was running on", "node was terminated", "was preempted")
 """What Ray says of a process whose node is gone."""
+NO_CODE = "failed to import on the worker"
+"""What Ray says of a process on a node that lacks our code, or a library of it."""
 UNSURE = "unavailable"
 """What Ray says of a process that does not answer while it does not know yet whether its node is gone."""
 TRACEBACK = "error.txt"
@@ -148,6 +151,16 @@ def cause_of_death(told: str, folder: Path) -> str:
     if any(words in told for words in NO_MEMORY):
         return "memory"
     return "node" if any(words in told for words in NO_NODE) else "death"
+
+
+def node_without_code(told: str) -> str:
+    """Return what Ray told of a node that cannot import what a trial needs, in a sentence."""
+    where = re.search(r"^\s*ip: (\S+)", told, re.MULTILINE)
+    faults = re.findall(r"^(?:\w+\.)*\w*Error: .+", told.partition(NO_CODE)[2], re.MULTILINE)
+    return (
+        f"the node {where[1] if where else 'of a trial'} cannot run our code ({faults[0] if faults else NO_CODE}); "
+        "install there what the other nodes have"
+    )
 
 
 def is_diverged(row: Row) -> bool:
@@ -272,6 +285,9 @@ class LedgerScheduler(FIFOScheduler):
         file = Path(trial.error_file) if trial.error_file else None
         told = file.read_text().rpartition("Failure # ")[2] if file and file.exists() else "its process died"
         told = veiled(told)
+        if NO_CODE in told:
+            self.halted = node_without_code(told)
+            return
         cause = cause_of_death(told, self._folder(config))
         if cause == "death" and UNSURE in told and self.node_was_lost():
             cause = "node"

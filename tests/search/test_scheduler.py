@@ -67,6 +67,35 @@ def of_target(target: str) -> list[TrialConfig]:
     return [t for t in PLAN.trials if t.target == target and not t.reference]
 
 
+NO_CODE = """\
+Failure # 1 (occurred at 2026-11-28_12-55-03)
+The actor died unexpectedly before finishing this task.
+\tclass_name: wrap_function.<locals>.ImplicitFunc
+\tip: 10.0.0.7
+The actor is dead because its worker process has died. Worker exits unexpectedly. Traceback (most recent call last):
+    raise RuntimeError(
+RuntimeError: The actor with name ImplicitFunc failed to import on the worker. This may be because needed libraries
+
+Traceback (most recent call last):
+    import torch
+ModuleNotFoundError: No module named 'torch'
+"""
+"""What Ray 2.60 writes of a process on a node where our code cannot be imported."""
+
+
+def test_a_node_that_lacks_our_code_ends_the_search_and_fails_no_trial(tmp_path: Path) -> None:
+    judge, watching = scheduler(tmp_path)
+    trial = of_target("star")[0]
+    (error := tmp_path / "error.txt").write_text(NO_CODE)
+    judge.on_trial_error(None, ray_trial(trial, error_file=str(error)))  # type: ignore[arg-type]
+    assert judge.halted == (
+        "the node 10.0.0.7 cannot run our code (ModuleNotFoundError: No module named 'torch'); "
+        "install there what the other nodes have"
+    )
+    assert not judge.ledger.events
+    assert not watching.seen
+
+
 def test_a_weak_trial_stops_and_the_ledger_says_at_which_rung(tmp_path: Path) -> None:
     judge, watching = scheduler(tmp_path)
     strong, weak = of_target("star")[:2]
