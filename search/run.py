@@ -86,6 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
             return one_trial(config, run_dir)
         return run(config, run_dir, signals, kept, accept_change=options.accept_change)
     except Ended as end:
+        signals.ignore()
         print(f"{end}: stopped; go on with: {_how_to_go_on(run_dir, options, kept)}", file=sys.stderr)
         return end.code
     except Exception as fault:

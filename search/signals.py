@@ -41,6 +41,11 @@ class Signals:
         for number in CODES:
             signal.signal(number, self._handle)
 
+    def ignore(self) -> None:
+        """Let neither disturb the process any more: it ends."""
+        for number in CODES:
+            signal.signal(number, signal.SIG_IGN)
+
     def _handle(self, number: int, frame: object) -> None:
         asked_before, self.received = self.received is not None, number
         if not self.patient or asked_before:

@@ -554,6 +554,20 @@ def test_f32_a_changed_configuration_is_refused_before_anything_is_done(again: A
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+def test_f10_nothing_interrupts_the_end_of_an_interrupted_search(again: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, start = again
+
+    def interrupted(*others: Any, **more: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(run, "hand_on", interrupted)
+    code, said = start(resume=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert code == errors.INTERRUPTED
+    assert f"SIGINT: stopped; go on with: python -m search.run --resume {folder}" in said
+
+
 def test_f35_a_report_that_fails_leaves_the_numbers_and_its_traceback(
     again: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
