@@ -1028,9 +1028,10 @@ def test_S11_a_secret_on_the_command_line_is_refused_and_not_repeated(
     settings = tmp_path / "settings.yaml"
     settings.write_text(typed.replace("=", ": ", 1).replace("data.path", "data: {path").replace("d.zarr'", "d.zarr'}"))
     assert refused(main, "--config", settings, "--out", tmp_path / "run") == 2
+    assert refused(main, "--config", settings, "--print-config") == 2
     said = capsys.readouterr()
     assert planted.TYPED not in said.out + said.err
-    assert len(said.err.splitlines()) == 2
+    assert len(said.err.splitlines()) == 3
     assert not (tmp_path / "run").exists()
 
 
