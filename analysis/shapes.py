@@ -142,9 +142,10 @@ def check_summary(summary: dict[str, Any], file: Path) -> None:
 
 def check_trials(trials: pd.DataFrame, file: Path) -> None:
     """Raise BadInput where trials.parquet lacks a column that names the trials, or a column holds other things."""
-    for column in TEXTS:
+    for column in (*TEXTS, "val_dataset_iou"):
         if column not in trials:
             raise BadInput(f"{file}: no column {column}; {_remedy(file)}")
+    for column in TEXTS:
         texts = trials[column].dropna() if column == "encoder" else trials[column]  # a network may have its own
         if not texts.map(lambda value: isinstance(value, str)).all():
             raise BadInput(f"{file}: column {column} holds something else than text; {_remedy(file)}")

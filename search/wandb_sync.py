@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_io import errors
+from data_io import errors, sealed
 from data_io.command_line import Parser
 from data_io.damage import one_line
 from data_io.errors import BadInput
 from data_io.location import refuse_remote
 from data_io.secrecy import without_secrets
-from search import sealed, strict_yaml
+from search import strict_yaml
 from search.sweep import FILE, REPORT_FILE, SearchOnWandb
 
 if TYPE_CHECKING:

@@ -23,10 +23,11 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from data_io.errors import BadInput
 from search.metrics import read_metrics
@@ -385,14 +386,31 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def main(arguments: list[str]) -> int:
-    """Follow standard input to its end; 0 when all was written, 1 after a failure, which is said in one line."""
+def main(arguments: list[str]) -> NoReturn:
+    """Follow standard input to its end, then end this process, whatever W&B's threads still wait for.
+
+    The exit code is 0 when all was written, 1 after a failure, which is said in one line.
+    """
+    code = 1
+    try:
+        follow(arguments)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    if "wandb" in sys.modules:
+        wait([Call(end_service)], LEAVE_SECONDS)
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def follow(arguments: list[str]) -> None:
+    """Follow standard input to its end; what goes wrong is said in one line, and raised."""
     mode, project, experiment, folder = arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which then closes the input
     with _own_output() as output:
 
         def say(text: str) -> None:
-            with suppress(OSError):  # whoever began us may have gone
+            with suppress(OSError, ValueError):  # whoever began us may have gone
                 print(text, file=output, flush=True)
 
         patience = Patience()
@@ -403,7 +421,6 @@ def main(arguments: list[str]) -> int:
         except BaseException as error:
             say(f"{type(error).__name__}: {first_line(error)}")
             raise
-    return 0
 
 
 def _own_output() -> TextIO:
@@ -468,4 +485,4 @@ def _record(line: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

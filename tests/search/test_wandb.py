@@ -163,7 +163,7 @@ IMPATIENT = """
 import sys
 from search import wandb_writer
 wandb_writer.SEND_SECONDS = wandb_writer.LAST_SECONDS = 2.0
-sys.exit(wandb_writer.main(sys.argv[1:]))
+wandb_writer.main(sys.argv[1:])
 """
 
 
