@@ -13,6 +13,8 @@ import pandas as pd
 from analysis.figures import Curve
 from analysis.samples import read_json
 from analysis.shapes import check_summary, check_trials
+from data_io import sealed
+from data_io.errors import BadInput
 from postprocess.tables import read_parquet
 
 if TYPE_CHECKING:
@@ -55,9 +57,11 @@ def read_record(run: Path) -> Record:
     facts = read_json(run / "run.json")
     told = run / "summary.json"
     summary = read_json(told) if told.exists() else {}
+    remedy = f"`python -m search.run --resume {run}` writes it anew"
+    if not sealed.is_intact(summary):
+        raise BadInput(f"{told}: changed since it was written; {remedy}")
     check_summary(summary, told)
     table = run / "trials.parquet"
-    remedy = f"`python -m search.run --resume {run}` writes it anew"
     trials = read_parquet(table, remedy) if table.exists() else pd.DataFrame()
     if table.exists():
         check_trials(trials, table)

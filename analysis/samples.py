@@ -254,14 +254,15 @@ def _remembering(read: Callable[[str, int], Labels]) -> Callable[[str, int], Lab
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, or refuse in one line."""
+    again = "restore it, or run the command again that made this folder"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; is {path.parent} a run folder?") from None
     except (ValueError, OSError, RecursionError) as fault:
-        raise BadInput(f"{path}: cannot be read ({fault}); restore it from a backup") from fault
+        raise BadInput(f"{path}: cannot be read ({fault}); {again}") from fault
     if not isinstance(found, dict):
-        raise BadInput(f"{path}: not a JSON object; restore it from a backup")
+        raise BadInput(f"{path}: not a JSON object; {again}")
     return found
 
 

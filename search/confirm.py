@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search import prepare, sealed, select
+from data_io import sealed
+from search import prepare, select
 from search.candidates import examine
 from search.space import Plan, TrialConfig
 

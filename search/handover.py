@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from data_io import files
+from data_io import files, sealed
 from data_io.damage import one_line
 from data_io.errors import BadInput
-from search import models, sealed
+from search import models
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_io import errors, files
+from data_io import errors, files, sealed
 from data_io.errors import BadInput
 from data_io.job_folder import refuse_relative
 from data_io.location import refuse_remote
@@ -499,7 +499,7 @@ def hand_on(
     done = postprocess(run_dir, progress=print_progress)
     read = partial(read_labels, run_dir)
     facts = results.summary(config, plan, ledger, dataset, selection, confirmed, read, trials, notes)
-    files.write_json(run_dir / "summary.json", facts)
+    sealed.write(run_dir / "summary.json", facts)
     return facts, bool(done.failed)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from analysis.scores import clusters_of, frame_counts, score
 from analysis.statistics import FEWEST_CLUSTERS
+from data_io import sealed
 from data_io.errors import BadInput
 from postprocess import methods
-from search import handover, inference, models, pareto, sealed
+from search import handover, inference, models, pareto
 from search.candidates import Candidate, examine, pooled, winner
 from search.top_set import standing
 from search.trial import load_best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -261,6 +262,8 @@ def _tune(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
     hand_on_no_keys()
+    # the scheduler notes that a process died, and why, in a line; Tune would add its traceback
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(PENDING if queue.source is None else 1)
     tuner = tune.Tuner(
         tune.with_resources(trainable, _resources),

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from data_io import sealed
 from data_io.errors import BadInput
-from search import handover, inference, models, sealed
+from search import handover, inference, models
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import json
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from data_io import files
+from data_io.files import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def is_intact(value: dict[str, Any]) -> bool:
 
 def write(path: Path, value: dict[str, Any]) -> None:
     """Write an object with its checksum, whole and atomically."""
-    files.write_json(path, sealed(value))
+    write_json(path, sealed(value))
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -42,4 +42,5 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def _checksum(value: dict[str, Any]) -> str:
+    value = json.loads(json.dumps(value))  # numbers as keys are texts in the file
     return f"{zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}"
