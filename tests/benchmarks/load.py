@@ -151,7 +151,7 @@ def wandb(folder: Path, figures: Figures, number: int) -> None:
         times = [event["time"] for event in search.events("epoch")]
         seconds[mode], closing[mode] = times[-1] - times[0], closed - times[-1]
     figures.tell("training with W&B out of reach", 100 * (seconds["online"] / seconds["disabled"] - 1), 5, "% longer")
-    figures.tell("closing with W&B out of reach", closing["online"] - closing["disabled"], 35, "s longer")
+    figures.tell("closing with W&B out of reach", closing["online"] - closing["disabled"], 30, "s longer")
 
 
 def _driver(search: Search) -> psutil.Process:

@@ -243,18 +243,26 @@ TABLE = (
     Row(
         "F22",
         "W&B's service dead, failing or hanging",
-        "one warning; training finishes; closing takes 30 s at most",
+        "one warning, which tells how to send later what W&B lacks; training finishes; closing, report included, takes "
+        "30 s at most",
         (
             "search/test_tracking.py::test_a_dead_service_gives_one_warning",
             "search/test_tracking.py::test_a_hanging_service_holds_nothing_up",
             "search/test_tracking.py::test_a_process_that_cannot_start_gives_one_warning",
+            "search/test_tracking.py::"
+            "test_a_search_has_one_tracker_from_its_first_trial_to_its_report_and_closes_it_once",
+            "search/test_wandb.py::test_a_server_that_falls_silent_delays_the_end_by_little_and_gets_all_of_it_later",
+            "search/test_wandb.py::test_what_a_killed_service_lost_is_taken_from_the_trials_own_table",
         ),
     ),
     Row(
         "F23",
         "a kill with W&B offline",
         "the ledger has every completed epoch, W&B's files each step once",
-        ("search/test_tracking.py::test_a_killed_driver_loses_no_row_and_a_resumed_one_repeats_none",),
+        (
+            "search/test_tracking.py::test_a_killed_driver_loses_no_row_and_a_resumed_one_repeats_none",
+            "search/test_wandb.py::test_a_line_that_a_kill_cut_short_loses_no_row",
+        ),
     ),
     Row(
         "F24",
