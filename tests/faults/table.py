@@ -30,10 +30,11 @@ TABLE = (
         "SIGKILL to the driver, then `--resume`",
         "`resumed k of N trials ...`; the same ids, each epoch once, numbers of an undisturbed run; at most "
         "`train.checkpoint_every` epochs of a running trial are trained again; no process survives "
-        "(Ray's own agents look for their head for a minute)",
+        "(Ray's own agents look for their head for a minute), and no file that was half-written",
         (
             f"{KILLED}test_f01_a_killed_driver_goes_on_with_the_same_trials_and_says_so",
             f"{KILLED}test_f01_no_process_survives_its_driver",
+            f"{FILES}test_what_a_killed_process_had_not_finished_writing_goes",
             f"{CHAOS}test_a_search_in_which_everything_goes_wrong_ends_like_one_in_which_nothing_did",
             "search/test_trial.py::test_an_interrupted_trial_ends_with_the_numbers_and_weights_of_an_undisturbed_one",
         ),
@@ -53,13 +54,16 @@ TABLE = (
         "F3",
         "state of the experiment cut, empty, flipped, absent",
         "the state is `ledger.jsonl`: empty, absent or changed anywhere (a checksum in every line covers all lines "
-        "before it): exit 2 with the line and the newest good copy; a torn end is dropped with a note and its epochs "
-        "are read from the trials; `config.yaml` and `run.json`: see the list below",
+        "before it): exit 2 with the line and the newest good copy; lines lost at its end come back from the copy, "
+        "those that it lacks too from the trials, each with a note; `config.yaml` and `run.json`: see the list below",
         (
             f"{FILES}test_f03_a_damaged_ledger_is_refused_and_its_newest_good_copy_is_named_and_serves",
             f"{FILES}test_f03_every_changed_byte_of_a_ledger_is_noticed",
             f"{FILES}test_f03_lines_that_are_missing_or_in_another_order_are_noticed",
             f"{FILES}test_f03_a_ledger_that_is_cut_gets_its_epochs_back_from_the_trials",
+            f"{FILES}test_f03_lines_that_a_ledger_lost_are_put_back_from_its_copy",
+            f"{FILES}test_f03_a_copy_that_is_damaged_or_of_another_run_puts_nothing_back",
+            f"{FILES}test_f03_what_is_no_ledger_is_refused",
             f"{FILES}test_f03_a_damaged_copy_is_not_named",
             f"{FILES}test_f03_a_configuration_that_is_gone_is_known_to_the_ledger",
             f"{FILES}test_f03_a_configuration_that_is_cut_is_refused",
@@ -78,11 +82,15 @@ TABLE = (
     ),
     Row(
         "F5",
-        "disk full, in a trial or in the driver",
-        "exit 75 and one line: path, free and needed bytes, how to go on; no trial counts as failed",
+        "disk full, in a trial or in the driver, at any stage; read-only of a sudden, or failing",
+        "exit 75 and one line: path, free and needed bytes, how to go on; no trial and no frame counts as failed",
         (
             f"{KILLED}test_f05_a_full_disk_is_told_with_its_bytes_and_the_search_goes_on_afterwards",
             "search/test_scheduler.py::test_a_full_disk_ends_the_search_and_no_trial",
+            f"{FILES}test_f05_a_full_disk_in_the_conversion_is_told_as_such_and_leaves_nothing",
+            "postprocess/test_run.py::test_a_full_disk_ends_the_stage_and_the_rest_is_done_afterwards",
+            f"{FILES}test_f05_a_full_disk_in_the_report_is_no_failed_report",
+            f"{FILES}test_f05_a_disk_that_is_out_of_order_is_one_line_and_the_search_goes_on_afterwards",
             f"{CHAOS}test_a_search_in_which_everything_goes_wrong_ends_like_one_in_which_nothing_did",
         ),
         "Needed bytes are known where a file is written whole; the chaos run fills a real disk where it may mount one.",
@@ -136,17 +144,24 @@ TABLE = (
         (
             f"{KILLED}test_f10_ctrl_c_in_a_terminal_does_the_same",
             "search/test_signals.py::test_a_second_signal_does_not_wait",
+            f"{FILES}test_f10_nothing_interrupts_the_end_of_an_interrupted_search",
         ),
     ),
     Row(
         "F11",
         "a second driver on one run; a stale lock",
         "exit 2, `locked by host/pid since ...`; a lock whose driver is dead is taken over with a note; between hosts "
-        "whose file system shares no locks, a heartbeat decides",
+        "whose file system shares no locks, a heartbeat decides; of two that begin at once, one is refused and leaves "
+        "the folder alone",
         (
             f"{KILLED}test_f11_a_second_driver_is_refused_and_told_who_holds_the_run",
             f"{FILES}test_f11_a_lock_of_another_machine_is_respected_while_its_heart_beats",
             f"{FILES}test_f11_the_heart_of_a_driver_beats",
+            f"{FILES}test_f11_a_lock_of_another_machine_whose_clock_runs_ahead_says_how_to_go_on",
+            f"{FILES}test_f11_a_lock_with_rubbish_in_it_is_one_line",
+            f"{FILES}test_f11_only_one_of_two_drivers_has_made_the_folder",
+            f"{FILES}test_f11_a_driver_that_is_refused_leaves_the_run_of_the_other_alone",
+            "faults/test_security.py::test_S7_a_run_at_which_another_driver_works_is_looked_at_all_the_same",
         ),
     ),
     Row(
@@ -277,7 +292,10 @@ TABLE = (
         "F25",
         "a chunk or shard flipped, cut or empty",
         "found 200 times of 200",
-        ("data_io/test_integrity.py::test_two_hundred_corruptions_are_found_by_name",),
+        (
+            "data_io/test_integrity.py::test_two_hundred_corruptions_are_found_by_name",
+            f"{FILES}test_f25_a_changed_chunk_of_the_data_set_of_a_run_is_named_when_it_goes_on",
+        ),
     ),
     Row(
         "F26",
@@ -329,10 +347,14 @@ TABLE = (
     Row(
         "F31",
         "a checkpoint or model flipped, cut or foreign",
-        "a trial's is passed over for the one before; a model is refused with the difference",
+        "a trial's is passed over for the one before, and a trial that has ended is trained again from there; a model "
+        "is refused with the difference, and a run chooses it again",
         (
             f"{FILES}test_f07_f31_a_damaged_checkpoint_is_never_used_and_changes_no_number",
             "search/test_trial.py::test_a_damaged_checkpoint_is_not_used",
+            f"{FILES}test_a_completed_trial_that_lost_its_best_checkpoint_is_trained_again_with_the_same_numbers",
+            "search/test_select.py::test_a_choice_that_was_damaged_is_made_again_and_is_the_same",
+            "search/test_handover.py::test_a_changed_digit_in_the_facts_is_refused",
             "search/test_handover.py::test_a_flipped_bit_in_the_weights_is_refused",
             "search/test_handover.py::test_weights_of_another_network_are_refused",
         ),
