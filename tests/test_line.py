@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,10 @@ SMALL = [
     "train.encoder_depth=3",
     "schedule.grace_epochs=1",
 ]
+
+
+WRITTEN = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+([+-]\d\d:\d\d)?|\b[0-9a-f]{40}\b")
+"""What tells two reports of equal results apart: when, and by which commit, they were written."""
 
 
 def command(
@@ -177,11 +182,13 @@ def test_the_same_command_again_trains_nothing_and_gives_the_same_numbers(run: P
     before = (run / "ledger.jsonl").read_bytes()
     summary = json.loads((run / "summary.json").read_text())
     sent = wandb_runs(run)
+    report = WRITTEN.sub("", (run / "report.html").read_text())
     done = command("search.run", "--out", run, *SMALL)
     assert "nothing to train" in done.stdout
     assert wandb_runs(run) == sent
     assert (run / "ledger.jsonl").read_bytes() == before
     assert json.loads((run / "summary.json").read_text())["targets"] == summary["targets"]
+    assert WRITTEN.sub("", (run / "report.html").read_text()) == report
 
 
 def test_another_configuration_on_the_same_run_is_refused_with_the_difference(run: Path) -> None:
