@@ -144,7 +144,7 @@ def test_the_settings_that_a_page_names_are_settings(page: Path) -> None:
         if hasattr(field.annotation, "model_fields")
     }
     text = page.read_text(encoding="utf-8")
-    named = re.findall(rf"(?<![\w/.])({'|'.join(sections)})\.([a-z_]+)\b", text)
+    named = re.findall(rf"(?<![\w/.])({'|'.join(sections)})\.(?!json\b|csv\b|yaml\b|zarr\b)([a-z_]+)", text)
     assert not [f"{section}.{name}" for section, name in named if name not in sections[section]]
 
 
