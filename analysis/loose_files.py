@@ -64,7 +64,7 @@ def from_paths(
         name: set(images[name].frames) if name in images else set(zip(table["field"], table["frame"], strict=True))
         for name, table in tables.items()
     }
-    frames, missing = _shared_frames(everything, held, set(images), allow_missing)
+    frames, missing = _shared_frames(everything, held, set(images), allow_missing, by)
     study = Study(
         cells=tidy(pd.concat([table.assign(method=name) for name, table in tables.items()], ignore_index=True)),
         methods=tuple(paths),
@@ -200,7 +200,7 @@ def _fields_of(images: Mapping[str, LabelImages], name: str) -> list[str]:
 
 
 def _shared_frames(
-    paths: Mapping[str, Path], held: Mapping[str, set[Key]], images: Set[str], allow_missing: bool
+    paths: Mapping[str, Path], held: Mapping[str, set[Key]], images: Set[str], allow_missing: bool, by: str
 ) -> tuple[tuple[Key, ...], list[str]]:
     """Return the frames to compare, in order, and what is to be said of those that a method lacks."""
     filled = {name: frames for name, frames in held.items() if frames}
@@ -211,9 +211,10 @@ def _shared_frames(
     notes, kept = [], reference
     for name, frames in filled.items():
         if not frames & filled[first]:
+            apart = f"give tables without the column {by}" if by else "say so with --by condition"
             raise BadInput(
-                f"{paths[name]}: no frame in common with {paths[first]}; methods are compared on the same frames, "
-                "conditions on different ones with --by condition"
+                f"{paths[name]}: no frame in common with {paths[first]}; methods are compared on the same frames, and "
+                f"where the files are conditions, {apart}"
             )
     for name, frames in filled.items():
         if beyond := len(frames - reference):

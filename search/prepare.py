@@ -147,6 +147,11 @@ def _dataset(config: Config, source: Path, own: Path) -> Dataset:
             "give their folder"
         )
     if data.fold is not None:
+        if data.fold >= dataset.n_folds:
+            held = f"{dataset.n_folds} folds" if dataset.n_folds else "no folds"
+            raise BadInput(
+                f"data.fold={data.fold}: {source} is split into {held}; set data.folds=K, 3 or more, and a fold below K"
+            )
         dataset = dataset.in_fold(data.fold)
     if not dataset.frames("test"):
         raise BadInput(f"{source}: no annotated frames to train and test on; add masks beside the frames")
