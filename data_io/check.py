@@ -26,7 +26,7 @@ from data_io.location import is_remote, located, reaching, sizes
 from data_io.provenance import provenance
 from data_io.recommendation import recommend
 from data_io.shots import Album
-from data_io.store import Dataset, is_store
+from data_io.store import Dataset, is_store, store_around
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -274,7 +274,7 @@ def write(checked: Checked, out: Path) -> list[Path]:
     """Write NAME.check.json and NAME.check.html into a folder and return their paths; say so where that is refused."""
     stem = Path(checked.path.rstrip("/")).name
     files = [out / f"{stem}.check.{suffix}" for suffix in ("json", "html")]
-    inside = next((folder for folder in (out.resolve(), *out.resolve().parents) if is_store(folder)), None)
+    inside = store_around(out)
     if inside is not None:
         print(f"warning: {out}: lies in the data set {inside}, nothing is written there; use --out", file=sys.stderr)
         return []

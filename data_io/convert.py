@@ -23,7 +23,7 @@ from data_io.location import check_bucket, located
 from data_io.progress import show
 from data_io.provenance import provenance
 from data_io.readers import Options
-from data_io.store import Dataset, Writer, is_store, splits_as_facts
+from data_io.store import Dataset, Writer, is_store, splits_as_facts, store_around
 
 if TYPE_CHECKING:
     import argparse
@@ -64,6 +64,9 @@ def convert(
         Anything wrong with the source, or `out` holds something else. Nothing is left on disk.
     """
     source, out, settings = located(source), located(out), settings or Settings()
+    inside = store_around(out.parent)
+    if inside is not None:
+        raise BadInput(f"{out}: lies in the data set {inside}, which would be damaged; choose a place outside it")
     if not isinstance(source, Path):
         check_bucket(source)
     if is_store(source):

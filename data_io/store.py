@@ -400,6 +400,16 @@ def is_store(path: Path) -> bool:
     return isinstance(told, dict) and "dataset" in told
 
 
+def store_around(place: Path) -> Path | None:
+    """Return the finished store that a folder of this machine is, or lies in: nothing may be written there."""
+    if location.is_remote(place):
+        return None
+    for folder in (place.resolve(), *place.resolve().parents):
+        if (folder / MANIFEST).is_file() and any((folder / name).is_file() for name in ("zarr.json", ".zgroup")):
+            return folder
+    return None
+
+
 def _values(labels: NDArray[Any]) -> list[int]:
     """Return the labels of a frame, in order; counting is faster than sorting unless they are huge."""
     if labels.max(initial=0) > labels.size:

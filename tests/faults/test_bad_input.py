@@ -259,6 +259,14 @@ def test_a_store_is_refused(item: str, stores: Path, tmp_path: Path, refusal: Ca
     assert re.search(said, refusal(search, "--data", store, "--out", tmp_path / "run"))
 
 
+def test_nothing_is_written_into_a_store(stores: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    store = shutil.copytree(stores / "d.zarr", tmp_path / "d.zarr")
+    movie = corpus.write_movie(tmp_path / "movie")
+    said = rf"lies in the data set {re.escape(str(store))}, which would be damaged; choose a place outside it"
+    assert re.search(said, refusal(convert.main, movie, store / "movie/other.zarr"))
+    assert re.search(said, refusal(search, "--data", store, "--out", store / "run"))
+
+
 @pytest.mark.parametrize("item", corpus.SHARDS)
 def test_a_sharded_store_of_another_program_is_refused(
     item: str, stores: Path, tmp_path: Path, refusal: Callable[..., str]
