@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from cluster.joined import Node, ask, blind_nodes, is_open, living_nodes, within_reach, without_reach
 from cluster.start import ADDRESS, address_file, answers
 from cluster.token import is_asked_for, is_private, token_file
-from data_io.errors import entry_point
 from data_io.job_folder import is_object
 
 if TYPE_CHECKING:
@@ -198,4 +197,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    entry_point(main)
+    sys.exit(main())

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from data_io.command_line import Parser
 from data_io.damage import one_line
 from data_io.errors import BadInput
 from data_io.location import refuse_remote
-from data_io.secrecy import without_secrets
+from data_io.secrecy import hidden, without_secrets
 from search import strict_yaml
 from search.sweep import FILE, REPORT_FILE, SearchOnWandb
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 UNREACHABLE = 1
 CONFIRMED = "confirm.json"
 """What `search.confirm` writes."""
+ANSWER_SECONDS = 15.0
 WAIT_SECONDS = 5.0
 """How long a search that is just ending is waited for."""
 
@@ -66,6 +69,9 @@ def _sync(folder: Path) -> int:
     whole = {search.run_id(name) for name in (*search.finished, *([REPORT] if search.report else []))}
     written_again = {path for path in cut if _id(path) in whole}
     if wanted := [path for path in unsent if path not in written_again]:
+        if fault := out_of_reach():
+            print(f"error: {fault}; nothing was sent, repeat when it answers", file=sys.stderr)
+            return UNREACHABLE
         command = [sys.executable, "-m", "wandb", "sync", *map(str, wanted)]
         code = subprocess.run(command, check=False).returncode
         if code or not all(_sent(path) for path in wanted if path not in cut):
@@ -82,6 +88,20 @@ def _sync(folder: Path) -> int:
     search.save()
     print(f"the search is the sweep {search.sweep}")
     return errors.DONE
+
+
+def out_of_reach() -> str:
+    """Return why the server cannot be asked, empty where it answers: W&B's own sync would try for hours."""
+    import wandb
+
+    address = wandb.setup().settings.base_url
+    try:
+        with urllib.request.urlopen(address, timeout=ANSWER_SECONDS):  # noqa: S310 - an address that W&B was given
+            return ""
+    except urllib.error.HTTPError:  # which is an answer
+        return ""
+    except OSError as fault:
+        return f"the W&B server {hidden(address)} does not answer ({one_line(fault)})"
 
 
 def complete(folder: Path) -> SearchOnWandb:

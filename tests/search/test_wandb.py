@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
+import wandb
 from skimage.io import imread
 
 from data_io.errors import BadInput
@@ -238,6 +239,20 @@ def test_what_a_killed_service_lost_is_taken_from_the_trials_own_table(stub: Wan
     assert epochs(stub, "a") == [1, 2, 3, 4]
     assert stub.config(by_name(stub)["a"]["name"]) == {"loss": "dice"}
     assert "taken from" not in sync(run)
+
+
+def test_a_server_out_of_reach_is_told_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(wandb_sync, "_cut_short", lambda folders: [])
+    (tmp_path / "wandb" / "offline-run-1-a").mkdir(parents=True)
+    SearchOnWandb(tmp_path / "wandb", "cellsearch", "experiment").save()
+    try:
+        assert wandb_sync.main([str(tmp_path)]) == wandb_sync.UNREACHABLE
+    finally:
+        wandb.teardown()  # it would keep the address for the tests that follow
+    assert "error: the W&B server http://127.0.0.1:9 does not answer (" in capsys.readouterr().err
 
 
 def test_a_search_that_is_being_written_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
