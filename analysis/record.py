@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from analysis.figures import Curve
 from analysis.samples import read_json
@@ -88,8 +89,12 @@ def varied(trials: pd.DataFrame) -> list[str]:
     return [key for key in SETTINGS if key in trials and trials[key].nunique() > 1]
 
 
+CURVE = {"epoch", "val_dataset_iou"}
+"""Columns that every learning curve has."""
+
+
 def curves(record: Record) -> list[Curve]:
-    """Read the learning curves of all trials that have one."""
+    """Read the learning curves of all trials that have one; a file of anything but numbers is left out."""
     chosen = {str(found.get("trial")) for found in record.targets.values()}
     settings, found = varied(record.trials), []
     for row in record.trials.to_dict("records"):
@@ -100,7 +105,7 @@ def curves(record: Record) -> list[Curve]:
             table = pd.read_csv(path)
         except ValueError:
             continue
-        if len(table) and "epoch" in table:
+        if len(table) and {*table} >= CURVE and table.dtypes.map(is_numeric_dtype).all():
             found.append(
                 Curve(
                     str(row["trial"]),

@@ -475,12 +475,13 @@ def test_S5_an_address_is_no_place_to_read_or_write(
 def test_S6_the_report_of_a_hostile_run_unpickles_nothing(canary: Path, tmp_path: Path) -> None:
     import pandas as pd
 
-    from analysis.record import examples, read_record
+    from analysis.record import curves, examples, read_record
 
     trial = tmp_path / "trials/a"
     trial.mkdir(parents=True)
     (tmp_path / "run.json").write_text("{}")
     row = dict.fromkeys(("target", "architecture", "encoder", "loss", "status"), "star")
+    row["val_dataset_iou"] = 0.5  # type: ignore[assignment]
     pd.DataFrame([{"trial": "a", **row}]).to_parquet(tmp_path / "trials.parquet")
     for write in (
         lambda file: np.savez(file, image=np.array([corpus.Canary(canary)], object), allow_pickle=True),
@@ -490,6 +491,14 @@ def test_S6_the_report_of_a_hostile_run_unpickles_nothing(canary: Path, tmp_path
     ):
         write(trial / "examples.npz")
         assert examples(read_record(tmp_path), 4) == []
+    for text in (
+        "epoch,val_dataset_iou\n1,x\n",
+        f"epoch,train_loss\n{'9' * 5000},1\n",
+        "\0",
+        "epoch\n1,2,3\n1,2,3,4\n",
+    ):
+        (trial / "metrics.csv").write_text(text)
+        assert curves(read_record(tmp_path)) == []
     pd.DataFrame([{"trial": "../../elsewhere", **row}]).to_parquet(tmp_path / "trials.parquet")
     with pytest.raises(BadInput, match="which is no name of a folder"):
         read_record(tmp_path)
