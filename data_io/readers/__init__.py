@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ __all__ = ["MARKER", "READERS", "Found", "Options", "RawField", "RawFile", "find
 MARKER = "synthetic.json"
 GROUPS = "groups.csv"
 """A table in the source: `field`, any of patient, well, plate, condition ..., and `part` (train, val or test)."""
+
+MOST_COLUMNS = 100
 
 READERS: dict[str, tuple[Knows, Read]] = {
     "ome-zarr": (ome_zarr.is_ome_zarr, ome_zarr.read),
@@ -135,9 +138,11 @@ def _grouped(source: Path, fields: list[RawField]) -> list[RawField]:
         raise BadInput(f"{table}: no table ({fault}); save it as CSV in UTF-8") from fault
     if len(columns) == 1 and {";", "\t"} & set(columns[0]):
         raise BadInput(f"{table}: its columns are not separated by commas; save it as CSV with commas")
+    if len(set(columns)) > MOST_COLUMNS:
+        raise BadInput(f"{table}: {len(set(columns))} columns; keep field and those of groups, {MOST_COLUMNS} at most")
     if "field" not in columns:
         raise BadInput(f"{table}: has no column field; columns: field and any of {', '.join(folder.GROUPS)}")
-    if twice := [name for at, name in enumerate(columns) if name and name in columns[:at]]:
+    if twice := [name for name, times in Counter(columns).items() if name and times > 1]:
         raise BadInput(f"{table}: two columns are called {twice[0]!r}; keep one of them")
     if not rows or any(row.get("") for row in rows):
         raise BadInput(f"{table}: {'no rows' if not rows else 'cells below a column without a name'}; mend the table")

@@ -264,6 +264,10 @@ SET: dict[str, tuple[Spoil, str]] = {
         _groups("field,well,well\nmovie,A1,B1\n"),
         r"groups\.csv: two columns are called 'well'; keep",
     ),
+    "groups without end": (
+        _groups(f"field,{','.join(map(str, range(100)))}\nmovie{',a' * 100}\n"),
+        r"groups\.csv: 101 columns; keep field and those of groups, 100 at most",
+    ),
     "groups without a name": (_groups("field,\nmovie,A1\n"), r"groups\.csv: cells below a column without a name; mend"),
     "groups without rows": (_groups("field,well\n"), r"groups\.csv: no rows; mend the table"),
     "unknown part": (_groups("field,part\nmovie,foo\n"), r"movie: part 'foo': unknown; choose from train, val, test"),
