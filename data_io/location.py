@@ -61,7 +61,7 @@ def refuse_remote(place: Path | str, option: str = "") -> None:
     """
     if not str(place).startswith("s3:/"):  # pathlib takes the second stroke away
         return
-    name = S3 + str(place).removeprefix("s3:").lstrip("/")
+    name = hidden(S3 + str(place).removeprefix("s3:").lstrip("/"))
     folder = name.rstrip("/").split("/")[-1]
     if option:
         raise BadInput(f"{option} {name}: this command writes to a folder; give one, then `aws s3 sync FOLDER {name}`")

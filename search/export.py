@@ -28,6 +28,7 @@ from data_io.command_line import Parser
 from data_io.errors import BadInput
 from data_io.job_folder import refuse_lost
 from data_io.location import refuse_remote
+from data_io.secrecy import hidden
 from search import handover, models, trust
 from search.brought import brought, place_of
 
@@ -277,7 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE.zip", help="the package (default: beside the folder)")
     given = parser.parse_args(arguments)
     if isinstance(given.model, str) and given.out is None:
-        raise BadInput(f"{given.model}: the package is written to this machine; name it with --out FILE.zip")
+        raise BadInput(f"{hidden(given.model)}: the package is written to this machine; name it with --out FILE.zip")
     if given.out is None:
         refuse_lost(given.model)
     else:

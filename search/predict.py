@@ -19,6 +19,7 @@ from data_io.job_folder import refuse_lost
 from data_io.location import refuse_remote
 from data_io.normalise import for_new_images, frame_limits, hits_floor, normalise
 from data_io.provenance import provenance
+from data_io.secrecy import hidden
 from postprocess.predictions import PredictionStore
 from search import console, handover, inference, models, trust
 from search.brought import brought, place_of
@@ -217,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
         refuse_lost(given.out, "--out")
         refuse_remote(given.out, "--out")
     trust.refuse_forced_pickles()
-    stored = given.run if isinstance(given.run, str) else None
+    stored = hidden(given.run) if isinstance(given.run, str) else None
     if stored is None and not given.run.is_dir():
         raise BadInput(f"{given.run}: no such folder; give the folder of a finished search")
     if given.images is not None:

@@ -100,6 +100,13 @@ def test_a_stored_model_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ((compare.main, "a", "--out", "s3://runs/out"), r"^--out s3://runs/out: this command writes to a folder; give"),
         ((postprocess.main, PLACE), rf"^{PLACE}: this command works in a folder"),
         ((run.main, "--replay", f"{PLACE}/trials/t"), rf"^{PLACE}/trials/t: this command works in a folder"),
+        ((predict.main, "s3://me:key@b/r"), r"^s3://\(hidden\)@b/r: the frames of a run"),
+        (
+            (predict.main, "s3://me:key@b/r", "--images", "i", "--out", "o"),
+            r"^s3://\(hidden\)@b/r: an address with keys",
+        ),
+        ((export.main, "s3://me:key@b/r/best/star"), r"^s3://\(hidden\)@b/r/best/star: the package"),
+        ((compare.main, "s3://me:key@b/r"), r"^s3://\(hidden\)@b/r: this command works in a folder"),
         ((wandb_sync.main, PLACE), rf"^{PLACE}: this command works in a folder"),
     ],
 )
