@@ -1,7 +1,7 @@
 """The load a search has to hold, measured: many trials, going on, a long reference that is killed, preflight, W&B.
 
     python -m tests.benchmarks.load                              everything, about ten minutes on two cores
-    python -m tests.benchmarks.load trials --trials 2000         one of: trials, reference, preflight, wandb
+    python -m tests.benchmarks.load trials --trials 2000         one of: trials, reference, preflight, wandb, closing
 
 The trials are toys that train nothing (`tests.faults.toy`); driver, ledger, queue, Ray, Optuna's and TensorBoard's
 files are those of a real search. Prints each figure beside its limit; exit code 1 where one is missed.
@@ -21,10 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import psutil
 
 from data_io import synthetic
 from data_io.convert import convert
+from search.config import TrackingConfig
+from search.tracking import Report, make_tracker
 from tests.faults.disturbed import Search, assert_exact, small_dataset
 
 if TYPE_CHECKING:
@@ -154,6 +157,29 @@ def wandb(folder: Path, figures: Figures, number: int) -> None:
     figures.tell("closing with W&B out of reach", closing["online"] - closing["disabled"], 30, "s longer")
 
 
+def closing(folder: Path, figures: Figures, number: int) -> None:
+    """Close what tracks a search, its report included, where W&B cannot be reached; nothing is trained around it."""
+    os.environ |= {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": NOBODY}
+    for kind, seconds in {"trials of a second": 1.0, "trials that end at once": 0.0}.items():
+        run = folder / kind.replace(" ", "_")
+        run.mkdir()
+        pd.DataFrame({"trial": ["toy-000"]}).to_parquet(run / "trials.parquet")
+        (run / "report.html").write_text("<html></html>")
+        tracker = make_tracker(TrackingConfig(wandb="online"), run, "load", {"method": "custom", "parameters": {}})
+        for trial in range(number):
+            tracker.start_trial(f"toy-{trial:03d}", {})
+            for epoch in range(1, 10):
+                tracker.epoch(f"toy-{trial:03d}", {"epoch": epoch})
+                time.sleep(seconds / 9)
+            tracker.finish_trial(f"toy-{trial:03d}", {"status": "completed"})
+        began = time.monotonic()
+        tracker.report(Report(run / "report.html", run / "trials.parquet"))
+        tracker.close()
+        figures.tell(f"closing after {number} {kind}, W&B out of reach", time.monotonic() - began, 30, "s")
+        kept = len(list(run.glob("wandb/offline-run-*")))
+        print(f"        {kept} of {number + 1} run files are there; wandb_sync makes others from the trials' tables")
+
+
 def _driver(search: Search) -> psutil.Process:
     assert search.process is not None
     return psutil.Process(search.process.pid)
@@ -162,7 +188,9 @@ def _driver(search: Search) -> psutil.Process:
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.load", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", nargs="*", metavar="trials|reference|preflight|wandb", help="default: all of them")
+    parser.add_argument(
+        "what", nargs="*", metavar="trials|reference|preflight|wandb|closing", help="default: all of them"
+    )
     parser.add_argument("--trials", type=int, default=500, help="trials of the search (default: 500)")
     parser.add_argument("--epochs", type=int, default=1000, help="epochs of the reference (default: 1000)")
     parser.add_argument("--kills", type=int, default=10, help="how often it is killed (default: 10)")
@@ -175,6 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
         "reference": lambda folder: reference(folder, figures, given.epochs, given.kills),
         "preflight": lambda folder: preflight(folder, figures, given.frames),
         "wandb": lambda folder: wandb(folder, figures, given.wandb_trials),
+        "closing": lambda folder: closing(folder, figures, given.wandb_trials),
     }
     if unknown := set(given.what) - set(parts):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(parts)}")
