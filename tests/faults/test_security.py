@@ -1218,10 +1218,14 @@ def test_S14_text_that_is_a_formula_is_neutralised_and_numbers_are_not(tmp_path:
     import pandas as pd
 
     from postprocess.export import write_csv
+    from postprocess.tables import appending
 
     signs = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "a;=1", "a\n=1", "\uff1d1", "a; -1 = b"]
     table = pd.DataFrame({"name": signs, "=cmd": 1.0, "change": [-1.5, 2.0, -3.0, 4.0, 5.0, -6.0, -7.0, 8.0, 9.0, 0.0]})
     write_csv(tmp_path / "t.csv", table)
+    with appending(tmp_path / "cells.csv") as add:
+        add(table)
+    assert (tmp_path / "cells.csv").read_bytes() == (tmp_path / "t.csv").read_bytes()
     rows = list(csv.reader(io.StringIO((tmp_path / "t.csv").read_bytes().decode(), newline="")))
     assert rows[0] == ["name", "'=cmd", "change"]
     safe = ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\t=1", "' =1", "a;'=1", "a\n'=1", "'\uff1d1", "a; -1 = b"]
