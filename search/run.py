@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 
 
 OPTUNA = "optuna.db"
-OUT_OF_ORDER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE}
+REFUSED = {errno.EACCES, errno.EPERM}
+OUT_OF_ORDER = {*REFUSED, errno.EROFS, errno.EIO, errno.ESTALE}
 """What the file system says of a path of the run that it does not write or read."""
 
 
@@ -109,7 +110,8 @@ def of_the_machine(fault: Exception, run_dir: Path) -> str | None:
     inner: BaseException | None = fault
     while inner is not None:
         if isinstance(inner, OSError) and inner.errno in OUT_OF_ORDER:
-            path = Path(os.fsdecode(inner.filename2 or inner.filename or run_dir))
+            named = inner.filename2 or inner.filename or (run_dir if inner.errno not in REFUSED else "/")
+            path = Path(os.fsdecode(named))
             if path.resolve().is_relative_to(run_dir.resolve()):
                 return f"{path}: cannot be written or read ({inner.strerror})"
         inner = inner.__cause__ or inner.__context__

@@ -431,8 +431,8 @@ def test_f05_a_disk_that_is_out_of_order_is_one_line_and_the_search_goes_on_afte
     )
     assert line.endswith(f"go on with: python -m search.run --resume {folder}")
     monkeypatch.undo()
-    elsewhere = PermissionError(errno.EACCES, "Permission denied", "/root/other")
-    assert run.of_the_machine(elsewhere, folder) is None
+    for elsewhere in (OSError(number, "no", "/root/other"), PermissionError(errno.EACCES, "of the images")):
+        assert run.of_the_machine(elsewhere, folder) is None
 
 
 def test_f11_a_driver_that_is_refused_leaves_the_run_of_the_other_alone(
