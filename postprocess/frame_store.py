@@ -89,7 +89,8 @@ class FrameStore:
         expected = self._expected(frame)
         values = {name: np.asarray(_read(array, self.path / name, frame)) for name, array in self._arrays.items()}
         if checksum(*values.values()) != expected:
-            raise BadInput(f"{self.path}: frame {frame} has a missing or changed chunk; write it again")
+            told = "has a missing or changed chunk; delete the store and write it again"
+            raise BadInput(f"{self.path}: frame {frame} {told}")
         return values
 
     def read_region(self, frame: int, region: tuple[slice, ...]) -> dict[str, NDArray[Any]]:
