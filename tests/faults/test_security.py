@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -548,7 +549,8 @@ FACTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.usefixtures("canary")
 def test_S6_hostile_models_whose_checksums_fit_are_a_line(tmp_path: Path) -> None:
-    from search import handover, models, sealed
+    from data_io import sealed
+    from search import handover, models
 
     network = models.build("unet", "tu-regnetx_002", "three_class", 1, depth=3, width=0.5)
     facts = {"architecture": "unet", "encoder": "tu-regnetx_002", "target": "three_class", "in_channels": 1}
@@ -1095,11 +1097,12 @@ def test_S12_tune_hands_no_keys_of_object_stores_to_its_actors(monkeypatch: pyte
     from ray.tune.execution import class_cache
 
     from data_io.secrecy import is_secret
-    from search.tuning import hand_on_no_keys
+    from search.tuning import _tune, hand_on_no_keys
 
     monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", class_cache.ENV_VARS_TO_PROPAGATE | {"AWS_SESSION_TOKEN"})
     for name, secret in planted.ENVIRONMENT.items():
         monkeypatch.setenv(name, secret)
+    assert "hand_on_no_keys()" in inspect.getsource(_tune)
     hand_on_no_keys()
     assert not [name for name in class_cache.ENV_VARS_TO_PROPAGATE if is_secret(name)]
     environment = class_cache._ActorClassCache().get(object)._default_options["runtime_env"]["env_vars"]
