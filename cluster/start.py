@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from contextlib import contextmanager
+import stat
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.joined import Node, living_nodes, refuse_open, within_reach
 from cluster.token import TOKEN_FILE, make_private, token_file
@@ -154,7 +155,7 @@ def _start(cpus: int | None, gpus: int | None) -> str:
         ) from fault
     os.environ[NETWORKED] = "0"  # for the processes that Ray starts
     ray_constants.ENABLE_RAY_CLUSTER = False  # for this one, which read it when Ray was imported
-    ray.init(
+    session: Any = ray.init(
         address="local",
         num_cpus=cpus,
         num_gpus=gpus,
@@ -163,7 +164,19 @@ def _start(cpus: int | None, gpus: int | None) -> str:
         logging_level=logging.ERROR,
         object_store_memory=OBJECT_STORE_BYTES,
     )
+    close_to_others(Path(session.address_info["session_dir"]))
     return str(ray.get_runtime_context().gcs_address)
+
+
+def close_to_others(session: Path) -> None:
+    """Let nobody else into the folder of a session, nor put another in its place: Ray leaves both to everyone.
+
+    In the folder are the sockets of its processes, their logs, and what they import. The folder of all sessions may be
+    another user's, who then has to be trusted.
+    """
+    with suppress(OSError):
+        session.chmod(stat.S_IRWXU)
+        session.parent.chmod(stat.S_IMODE(session.parent.stat().st_mode) | stat.S_ISVTX)
 
 
 def _join(address: str) -> tuple[str, tuple[str, ...]]:

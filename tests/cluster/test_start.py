@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -14,7 +15,6 @@ from cluster.token import is_private, token_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -103,6 +103,15 @@ def test_a_token_that_cannot_be_written_is_one_line(monkeypatch: pytest.MonkeyPa
         start_ray(1, 0)
 
 
+def test_the_folder_of_a_session_is_closed_to_others(tmp_path: Path) -> None:
+    session = tmp_path / "ray/session_1"
+    session.mkdir(parents=True)
+    for folder in (session, session.parent):
+        folder.chmod(0o777)  # as Ray makes them
+    start.close_to_others(session)
+    assert (session.stat().st_mode & 0o7777, session.parent.stat().st_mode & 0o7777) == (0o700, 0o1777)
+
+
 def listening_addresses() -> set[tuple[str, int]]:
     """Return the addresses and ports on which the processes below this one wait for connections."""
     found = set()
@@ -125,6 +134,8 @@ def test_a_local_session_listens_here_alone_and_ignores_foreign_addresses(
     monkeypatch.setattr(start, "address_file", lambda: file)
     info = start_ray(1, 2)  # Ray counts the GPUs it is told, also on a machine without
     try:
+        session = Path(ray._private.worker._global_node.get_session_dir_path())
+        assert (session.stat().st_mode & 0o777, session.parent.stat().st_mode & 0o1000) == (0o700, 0o1000)
         assert (info.cpus, info.gpus, info.nodes, info.joined) == (1, 2, 1, False)
         listeners = listening_addresses()
         assert len(listeners) > 3
