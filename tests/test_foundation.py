@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "postprocess": {"data_io", "cluster"},
     "analysis": {"data_io", "postprocess"},
     "search": {"data_io", "postprocess", "analysis", "cluster"},
-    "cluster": set(),
+    "cluster": {"data_io"},
 }
 # A library that only some packages or files may import.
 ONLY_IN = {
