@@ -39,7 +39,8 @@ examples:
   python -m search.run --replay results/trials/ID            the same numbers again?
 
 exit codes: 0 done, 1 unexpected error, 2 bad input, 3 no usable trial, 4 finished with failed items,
-5 report failed (numbers saved), 75 pre-empted and resumable, 130 interrupted and resumable
+5 report failed (numbers saved), 75 pre-empted and resumable, 130 interrupted and resumable,
+141 nobody reads the output
 """
 
 

@@ -126,13 +126,14 @@ def causes(search: Search, trial: str) -> list[str]:
     return [event["cause"] for event in search.events("retry") if event["trial"] == trial]
 
 
-def test_f14_all_trials_diverge(small_data: Path, tmp_path: Path) -> None:
-    search = Search(tmp_path / "run", small_data, trials=2, references=0)
+@pytest.mark.parametrize("trials", [1, 2])
+def test_f14_all_trials_diverge(small_data: Path, tmp_path: Path, trials: int) -> None:
+    search = Search(tmp_path / "run", small_data, trials=trials, references=0)
     search.behave(every={"what": "report", "epoch": 2, "value": "nan"})
     try:
         assert search.run() == errors.NO_TRIAL
         assert "no usable trial:" in search.said
-        assert "toy-000: diverged epoch 2: training loss 0.5, rung metric nan" in search.said
-        assert "toy-001: diverged epoch 2: training loss 0.5, rung metric nan" in search.said
+        for trial in range(trials):
+            assert f"toy-{trial:03d}: diverged epoch 2: training loss 0.5, rung metric nan" in search.said
     finally:
         search.end()
