@@ -21,6 +21,7 @@
 `facts`           what is true of the data set as a whole
 `store`           the data set on disk: the only file that knows its paths
 `zarr_io`         arrays with checksummed chunks that no two writers share
+`unpacking`       chunks that unpack to no more than a chunk holds
 `ngff`            OME-Zarr metadata, 0.4 and 0.5
 `integrity`       the manifest: complete or not, damaged or not
 `location`        a folder, or s3://
