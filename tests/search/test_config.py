@@ -228,7 +228,7 @@ def test_what_ruamel_writes_as_yaml_1_2_is_read_the_same(tree: dict[str, Any], t
         ),
         ("data.tiles=[0, 2]", "data.tiles.0: must be greater than or equal to 1, not 0"),
         ("data.memory_gb=1e308", "less than or equal to 1000000"),
-        ("data.pixel_size_um=1e-300", "greater than or equal to 1e-09"),
+        ("data.pixel_size_um=1e-300", "greater than or equal to 0.000000001, not 1e-300"),
         ("train.crops_per_epoch=99999999999999999999", "less than or equal to 100000000"),
         ("train.validation_crops=99999999999999999999", "less than or equal to 1000000"),
         ("budget.minutes=1e300", "less than or equal to 1000000000"),
