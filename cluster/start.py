@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.joined import Node, living_nodes, refuse_open, within_reach
 from cluster.token import TOKEN_FILE, make_private, token_file
+from data_io.job_folder import IN_A_JOB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
@@ -28,7 +29,6 @@ OBJECT_STORE_BYTES = 200 * 2**20
 ANSWER_SECONDS = 5.0
 
 ADDRESS = "RAY_ADDRESS"
-IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's job manager sets it for the command that was submitted
 # Ray's switch for systems on which it listens on the loopback address alone; 0 has that everywhere.
 NETWORKED = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 

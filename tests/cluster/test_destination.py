@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from cluster import start
 from data_io import job_folder
 from data_io.errors import BadInput
 from search import destination
@@ -91,10 +90,6 @@ def test_outside_a_job_and_for_a_place_that_stays_nothing_is_refused(tmp_path: P
     job_folder.refuse_lost("results", environment={})
     for place in (tmp_path, "/shared/results", "s3://bucket/results"):
         job_folder.refuse_lost(place, environment={job_folder.IN_A_JOB: "{}"})
-
-
-def test_a_job_is_known_by_the_variable_that_the_cluster_knows_it_by() -> None:
-    assert job_folder.IN_A_JOB == start.IN_A_JOB
 
 
 def test_what_is_asked_for_comes_first_then_the_variable_then_the_home_directory(

@@ -10,8 +10,9 @@ import pytest
 
 from cluster import start
 from cluster.joined import within_reach
-from cluster.start import ADDRESS, IN_A_JOB, answers, belongs_to_job, foreign_clusters, start_ray
+from cluster.start import ADDRESS, answers, belongs_to_job, foreign_clusters, start_ray
 from cluster.token import is_private, token_file
+from data_io.job_folder import IN_A_JOB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
